@@ -1,0 +1,1 @@
+"""The command line: one module per command, see :mod:`bandit_router.cli.app`."""

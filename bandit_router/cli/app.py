@@ -1,8 +1,8 @@
 """The console script `bandit-router`: finds commands, runs one, turns errors into exit codes.
 
 A command is a module ``bandit_router/cli/<name>.py`` that is listed in :data:`COMMANDS` and exposes
-either ``command``, a typer function, or ``app``, a ``typer.Typer`` with subcommands. Its docstring
-is its help. At module level a command imports nothing heavier than typer; numpy and the package's
+either ``command``, a typer function whose docstring is the help, or ``app``, a group made with
+:func:`bandit_router.cli.output.command_group`. At module level a command imports nothing heavier than typer; numpy and the package's
 own core are imported inside the function, so that ``--help`` of everything stays quick. Running a
 command imports that command's module only.
 
@@ -90,7 +90,7 @@ app = typer.Typer(
 
 @app.callback()
 def root() -> None:
-    """Route each query to the language model that is worth its price, and learn from the outcome."""
+    """Route each query to the model that is worth its price, and learn from the outcome."""
 
 
 def run(arguments: Sequence[str], invoke: Callable[[Sequence[str]], Any]) -> int:

@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="Configuration file (TOML); see configs/ for commented examples."),
+    typer.Option(
+        "--config", help="Configuration file (TOML); see configs/ for commented examples."
+    ),
 ]
 
 
-def emit(
-    result: Mapping[str, Any], json_output: bool, *, human: Callable[[Console], None]
-) -> None:
+def command_group(text: str) -> typer.Typer:
+    """A command with subcommands, for a module's ``app``; ``text`` is its help."""
+    return typer.Typer(help=text, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+def emit(result: Mapping[str, Any], json_output: bool, *, human: Callable[[Console], None]) -> None:
     """Print a command's result on stdout: as JSON, or by ``human`` on a rich console.
 
     Args:

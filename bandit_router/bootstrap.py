@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bandit_router.errors import ConfigError, UnknownPolicyError
+from bandit_router.features.featurizer import Featurizer
 from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy
 
@@ -31,7 +32,40 @@ def _vowpal(class_name: str) -> Callable[[], PolicyFactory]:
     return load
 
 
+def _bandit() -> PolicyFactory:
+    from bandit_router.adapters.vowpal_residual import VowpalResidual
+    from bandit_router.policy.bandit import BanditPolicy
+    from bandit_router.quality.mixture import Mixture, MixtureConfig
+    from bandit_router.quality.scores import ScoreConfig
+
+    def make(
+        catalog: Catalog,
+        *,
+        dimension: int,
+        seed: int = 0,
+        epsilon: float = 0.01,
+        vowpal: bool = True,
+        forgetting: float | None = None,
+    ) -> Policy:
+        score = ScoreConfig()
+        if forgetting is not None:
+            score = ScoreConfig(
+                experts=tuple((v, r if r == 1.0 else 1.0 - forgetting) for v, r in score.experts)
+            )
+        outcomes = Mixture(
+            catalog,
+            dimension=dimension,
+            seed=seed,
+            config=MixtureConfig(score=score),
+            residual=VowpalResidual() if vowpal else None,
+        )
+        return BanditPolicy(outcomes, epsilon=epsilon)
+
+    return make
+
+
 POLICIES: Mapping[str, Callable[[], PolicyFactory]] = {
+    "bandit": _bandit,
     "vw-epsilon": _vowpal("VowpalEpsilon"),
     "vw-squarecb": _vowpal("VowpalSquareCb"),
     "linucb": _baseline("LinUcb"),
@@ -79,3 +113,22 @@ def make_policy(
         return factory(catalog, dimension=dimension, seed=seed, **options)
     except TypeError as error:
         raise ConfigError(f"policy {name!r}: {error}") from error
+
+
+def make_featurizer(*, embed: bool = True) -> Featurizer:
+    """The default featurizer.
+
+    Args:
+        embed: False where every context brings its embedding; the encoder is not loaded then.
+
+    Raises:
+        DependencyError: a shipped artefact is missing or damaged.
+    """
+    from bandit_router.adapters.artefacts import load_projection
+
+    embedder = None
+    if embed:
+        from bandit_router.adapters.embedding import make_embedder
+
+        embedder = make_embedder()
+    return Featurizer(*load_projection(), embedder)

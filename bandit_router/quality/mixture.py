@@ -1,0 +1,237 @@
+"""The outcome model of the default policy: standardised features, score mixture, cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from bandit_router.errors import CatalogError, InputError, SnapshotError
+from bandit_router.models import Catalog
+from bandit_router.quality import kernels
+from bandit_router.quality.base import Belief, ResidualExpert
+from bandit_router.quality.costs import CostConfig, CostModel
+from bandit_router.quality.scores import ScoreConfig, ScoreModel
+from bandit_router.quality.state import pack, unpack
+from bandit_router.types import Features
+
+_KIND = "mixture/1"
+
+
+class MixtureConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of :class:`Mixture`.
+
+    Attributes:
+        score, cost: settings of the two learned parts.
+        draws: posterior draws per decision; the preference is in steps of 1 / draws.
+        width: factor on the posterior standard deviation of the draws (1 is Thompson sampling).
+        context_width: factor on the features inside that deviation: how far doubt about *this*
+            query, rather than about the model as a whole, drives exploration.
+        standardise_rows: the running mean and variance of the features freeze after this many.
+        standardise_prior: pseudo-rows of mean 0 and variance 1.
+        clip: bound on standardised features.
+    """
+
+    score: ScoreConfig = ScoreConfig()
+    cost: CostConfig = CostConfig()
+    draws: int = 64
+    width: float = 0.5
+    context_width: float = 0.3
+    standardise_rows: int = 200
+    standardise_prior: float = 20.0
+    clip: float = 3.0
+
+
+class Mixture:
+    """Learned score and cost (:class:`~bandit_router.quality.base.OutcomeModel`).
+
+    Args:
+        catalog: the models and their prior prices.
+        dimension: length of ``Features.dense``.
+        seed: of the bank of posterior draws. The bank is fixed for life: two equal states give
+            equal preferences for equal features.
+        residual: expert for sparse context; None for the closed-form experts alone.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        dimension: int,
+        seed: int = 0,
+        config: MixtureConfig | None = None,
+        residual: ResidualExpert | None = None,
+    ) -> None:
+        self._config = config or MixtureConfig()
+        if self._config.draws < 1 or not 0.0 <= self._config.width < np.inf:
+            raise InputError("draws must be at least 1, width finite and not negative")
+        self._dimension, self._seed, self._residual = dimension, seed, residual
+        self._score = ScoreModel(self._config.score, catalog, dimension)
+        self._cost = CostModel(self._config.cost, _prices(catalog), dimension)
+        self._count = 0.0
+        self._total, self._square = np.zeros(dimension), np.zeros(dimension)
+        if residual is None:
+            self._score.log_weight[-1] = -1e9
+        self._take(catalog)
+
+    def _take(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._slot = {name: slot for slot, name in enumerate(catalog.names)}
+        bank = [
+            np.random.Generator(np.random.PCG64([self._seed, slot])).standard_normal(
+                self._config.draws
+            )
+            for slot in range(len(catalog))
+        ]
+        self._draws = np.ascontiguousarray(np.array(bank).T)
+        self._all = np.arange(len(catalog), dtype=np.int64)
+
+    def _slots(self, models: Sequence[str]) -> np.ndarray:
+        if tuple(models) == self._catalog.names:
+            return self._all
+        try:
+            return np.array([self._slot[model] for model in models], np.int64)
+        except KeyError as error:
+            raise CatalogError(f"unknown model {error.args[0]!r}") from None
+
+    def _standardised(self, features: Features) -> np.ndarray:
+        dense = features.dense
+        if dense.shape != (self._dimension,):
+            raise InputError(
+                f"features have shape {dense.shape}, this policy was made for ({self._dimension},)"
+            )
+        x = np.empty(self._dimension)
+        kernels.standardise(
+            dense, self._count, self._total, self._square, self._config.standardise_prior,
+            self._config.clip, x,
+        )  # fmt: skip
+        return x
+
+    def evaluate(
+        self,
+        features: Features,
+        models: Sequence[str],
+        quality_value_usd: float,
+        penalty: np.ndarray | None = None,
+    ) -> Belief:
+        """Belief about ``models``; ``penalty`` (K,) is taken off each utility, in score units."""
+        slots = self._slots(models)
+        x = self._standardised(features)
+        cost = self._cost.predict(x, slots)
+        score, preference = np.empty(slots.shape[0]), np.empty(slots.shape[0])
+        heard = (
+            self._residual is not None and self._score.residual_share() * self._config.draws >= 0.5
+        )
+        residual = self._residual.residuals(features, models) if heard else cost
+        kernels.evaluate(
+            self._score.mean, self._score.cov, self._score.log_weight, residual, heard, x,
+            self._score.own, slots, self._config.context_width, self._config.width, self._draws,
+            cost, 1.0 / quality_value_usd, _NONE[: len(slots)] if penalty is None else penalty,
+            score, preference,
+        )  # fmt: skip
+        return Belief(preference=preference, score=score, cost_usd=cost)
+
+    def learn(
+        self, features: Features, model: str, score: float | None, cost_usd: float | None
+    ) -> None:
+        """Take one outcome. A model that has left the catalog since is ignored."""
+        slot = self._slot.get(model)
+        if slot is None:
+            return
+        x = self._standardised(features)
+        if self._count < self._config.standardise_rows:
+            self._count += 1.0
+            self._total += features.dense
+            self._square += features.dense**2
+        if cost_usd is not None:
+            self._cost.learn(x, slot, cost_usd)
+        if score is None:
+            return
+        if self._residual is None:
+            self._score.learn(x, slot, score, 0.0, None)
+            return
+        base = self._score.base(x, slot)
+        residual = float(self._residual.residuals(features, (model,))[0])
+        phi = self._score.learn(x, slot, score, base, residual)
+        self._residual.learn(features, model, score, 1.0 / phi, base)
+
+    def forget(self, model: str) -> None:
+        """Widen what is believed of one model, after evidence that it has changed."""
+        self._score.widen(self._slot[model])
+
+    def residual_share(self) -> float:
+        """How much of the mixture the residual expert has earned, in [0, 1]."""
+        return self._score.residual_share()
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Models added, removed or repriced; the posterior of those that stay is kept."""
+        origin = [self._slot.get(name) for name in catalog.names]
+        self._score.rearrange(list(self._catalog), list(catalog), origin)
+        self._cost.rearrange(origin, _prices(catalog))
+        self._take(catalog)
+
+    def dump(self) -> bytes:
+        """The whole state, catalog included."""
+        return pack(
+            _KIND,
+            {
+                "catalog": self._catalog.to_builtins(),
+                "dimension": self._dimension,
+                "seed": self._seed,
+                "config": msgspec.to_builtins(self._config),
+                "count": self._count,
+                "total": self._total,
+                "square": self._square,
+                "residual": self._residual.dump() if self._residual is not None else b"",
+                **self._score.state(),
+                **self._cost.state(),
+            },
+        )
+
+    def load(self, state: bytes) -> None:
+        """Inverse of :meth:`dump` on a mixture of the same settings."""
+        values = unpack(_KIND, state)
+        mine = (self._dimension, self._seed, msgspec.to_builtins(self._config))
+        theirs = (values.get("dimension"), values.get("seed"), values.get("config"))
+        if msgspec.msgpack.encode(mine) != msgspec.msgpack.encode(theirs):
+            raise SnapshotError("this state was made with other settings, seed or dimension")
+        if bool(values["residual"]) != (self._residual is not None):
+            raise SnapshotError("this state was made with another choice of residual expert")
+        try:
+            catalog = Catalog.from_builtins(values["catalog"])
+            self._check_shapes(values, len(catalog))
+        except (KeyError, AttributeError, CatalogError) as error:
+            raise SnapshotError(f"this state is incomplete: {error}") from error
+        if self._residual is not None:
+            self._residual.load(values["residual"])
+        self._score.restore(values)
+        self._cost.restore(values)
+        self._count = values["count"]
+        self._total, self._square = values["total"], values["square"]
+        self._take(catalog)
+
+    def _check_shapes(self, values: dict, k: int) -> None:
+        d, experts = self._dimension, len(self._config.score.experts)
+        size = 1 + d + k * (1 + self._score.own)
+        expected = {
+            "total": (d,), "square": (d,), "score_mean": (experts, size),
+            "score_cov": (experts, size, size), "score_mean0": (experts, size),
+            "score_var0": (experts, size), "score_log_weight": (experts + 1,),
+            "score_phi_sum": (experts + 1,), "score_phi_count": (experts + 1,),
+            "cost_log_price": (k,), "cost_mean": (k + d,), "cost_cov": (k + d, k + d),
+            "cost_noise": (2,), "cost_paid": (k,), "cost_foreseen": (k,),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            if values[name].shape != shape:
+                raise SnapshotError(f"state {name!r} has shape {values[name].shape}, not {shape}")
+
+
+_NONE = np.zeros(1024)
+
+
+def _prices(catalog: Catalog) -> np.ndarray:
+    return np.array([spec.prior_cost_usd() for spec in catalog])

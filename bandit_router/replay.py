@@ -1,0 +1,450 @@
+"""Replay of an outcome table through policies: one pass, test then learn, bandit feedback only.
+
+Each query goes through the very objects that serve and learn live (router, joiner, learner, loop),
+fed from memory. The law of this module: the only score and cost that are ever read for a query,
+before everything is measured, are those of the model that the router chose.
+
+All policies of one seed see the same queries in the same order, the same draws and the same
+prices, so that runs can be compared in pairs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from bandit_router.adapters.tables import OutcomeTable
+from bandit_router.budget import BudgetPacer
+from bandit_router.errors import InputError
+from bandit_router.events import Completion, Feedback, Outcome
+from bandit_router.joiner import Joiner, JoinRules
+from bandit_router.learner import Learner
+from bandit_router.loop import Loop, MemorySink
+from bandit_router.models import Catalog, ModelSpec
+from bandit_router.policy.base import Policy
+from bandit_router.regret import fixed_hull
+from bandit_router.router import Router
+from bandit_router.types import Context, Features, Interaction
+
+PRICE_NOISE = 0.3
+"""Standard deviation of log(price known beforehand / mean cost in the log)."""
+
+QUALITY_SHARES = (0.03, 0.3, 1.0)
+"""Default quality values: at these, the best-scoring model's mean cost is that share of one."""
+
+_SMALLEST_PRICE_USD = 1e-9
+_START_ANSWERS = 10.0
+
+
+class FeatureMaker(Protocol):
+    """The part of the featurizer that a replay needs."""
+
+    featurizer_id: str
+    dimension: int
+
+    def features_many(self, contexts: Sequence[Context]) -> list[Features]:
+        """Features of many contexts, in their order."""
+        ...
+
+
+PolicyMaker = Callable[[str, Catalog, int, float | None], Policy]
+"""Builds a policy from (name, catalog, seed, budget in USD per query or None)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run: a policy at a quality value (with a budget, the pacer starts from it), and a seed.
+
+    Attributes:
+        seed: of the query order, the draws, the price noise and the policy.
+    """
+
+    policy: str
+    quality_value_usd: float
+    budget_usd: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one run chose, in order of arrival. All arrays have shape (n,).
+
+    Attributes:
+        queries: row of each query in the table.
+        chosen: column of the model chosen.
+        explored: whether the uniform share of the pmf drew it.
+        propensities: with which probability it was drawn.
+        quality_values_usd: in force at each decision.
+        seconds: wall time of deciding and learning.
+    """
+
+    setting: Setting
+    queries: np.ndarray
+    chosen: np.ndarray
+    explored: np.ndarray
+    propensities: np.ndarray
+    quality_values_usd: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which runs a replay makes.
+
+    Raises:
+        InputError: a number is out of its range, or nothing would be run.
+    """
+
+    policies: tuple[str, ...]
+    quality_values_usd: tuple[float, ...]
+    budgets_usd: tuple[float, ...] = ()
+    seeds: int = 1
+    seed0: int = 0
+    delay: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.policies or not (self.quality_values_usd or self.budgets_usd):
+            raise InputError("a replay needs a policy, and a quality value or a budget")
+        for what, values in (
+            ("quality value", self.quality_values_usd),
+            ("budget", self.budgets_usd),
+        ):
+            for value in values:
+                if not 0.0 < value < np.inf:
+                    raise InputError(f"{what} {value!r} must be finite and above 0, in USD")
+        if self.seeds < 1 or self.seed0 < 0 or self.delay < 0:
+            raise InputError("a replay needs seeds >= 1, seed0 >= 0 and delay >= 0")
+
+    def settings(self) -> Iterator[Setting]:
+        """Every run, grouped by seed."""
+        for seed in range(self.seed0, self.seed0 + self.seeds):
+            for policy in dict.fromkeys(self.policies):
+                for value in dict.fromkeys(self.quality_values_usd):
+                    yield Setting(policy, value, None, seed)
+                for budget in dict.fromkeys(self.budgets_usd):
+                    yield Setting(policy, budget * _START_ANSWERS, budget, seed)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A log with every model's outcome, to warm-start from, and its queries' features."""
+
+    table: OutcomeTable
+    features: list[Features] = field(default_factory=list)
+
+
+class Player:
+    """One policy with the live objects around it; plays tables one after the other.
+
+    Args:
+        policy: learns as it goes.
+        catalog: the models, whose names are the tables' columns.
+        quality_value_usd: USD, > 0; with a budget the pacer starts from it.
+        budget_usd: target mean cost per query, USD, or None for a constant quality value.
+        seed: salts the draws.
+        delay: outcomes arrive when so many further queries have been decided.
+        featurizer_id: stamped on the decisions.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        catalog: Catalog,
+        *,
+        quality_value_usd: float,
+        budget_usd: float | None = None,
+        seed: int = 0,
+        delay: int = 0,
+        featurizer_id: str = "",
+    ) -> None:
+        self._policy = policy
+        pacer = None if budget_usd is None else BudgetPacer(quality_value_usd, budget_usd)
+        learner = Learner(policy, catalog, pacer)
+        self._router = Router(
+            policy,
+            _GivenFeatures(featurizer_id),
+            catalog,
+            salt=f"replay/{seed}",
+            quality_value_usd=lambda: pacer.quality_value_usd if pacer else quality_value_usd,
+            state=learner,
+        )
+        rules = JoinRules(window_s=max(3600.0, 2.0 * delay), max_open=max(1000, 2 * delay))
+        self._loop = Loop(Joiner(rules), learner, MemorySink())
+        self._delay = delay
+        self._played = 0
+
+    def warm_start(
+        self, labelled: Labelled, order: Sequence[int], quality_value_usd: float
+    ) -> None:
+        """Learn a full-information log: for each query one interaction per model.
+
+        The interactions are those of a uniform logging policy (propensity 1/K) that was asked K
+        times. They reach the policy alone: what was spent on labels is not charged to the budget.
+        """
+        table, models = labelled.table, labelled.table.models
+        share = 1.0 / len(models)
+        for place, row in enumerate(order):
+            for column, model in enumerate(models):
+                self._policy.learn(
+                    Interaction(
+                        event_id=f"warm-{place}-{column}",
+                        ts=float(place),
+                        closed_ts=float(place),
+                        features=labelled.features[row],
+                        eligible=models,
+                        pmf=(share,) * len(models),
+                        action=model,
+                        propensity=share,
+                        slice="explore",
+                        quality_value_usd=quality_value_usd,
+                        score=float(table.scores[row, column]),
+                        cost_usd=float(table.costs_usd[row, column]),
+                    )
+                )
+
+    def play(
+        self,
+        table: OutcomeTable,
+        features: Sequence[Features],
+        order: Sequence[int],
+        tick: Callable[[int], None] | None = None,
+    ) -> Steps:
+        """Decide and learn the queries ``order`` (rows of the table), in that order.
+
+        Args:
+            features: of each row of the table.
+            tick: called now and then with the number of queries done since.
+        """
+        steps = Steps.empty(len(order))
+        waiting: deque[tuple[Outcome, Outcome]] = deque()
+        start = time.perf_counter()
+        for place, row in enumerate(order):
+            waiting.append(self._decide(table, features[row], row, place, steps))
+            if len(waiting) > self._delay:
+                self._deliver(waiting.popleft())
+            if tick is not None and (place & 127) == 127:
+                tick(128)
+        while waiting:
+            self._deliver(waiting.popleft())
+        if tick is not None:
+            tick(len(order) & 127)
+        steps.seconds = time.perf_counter() - start
+        return steps
+
+    def _decide(
+        self, table: OutcomeTable, features: Features, row: int, place: int, steps: Steps
+    ) -> tuple[Outcome, Outcome]:
+        """Decide one query; returns its outcomes, those of the chosen model and no other."""
+        now = float(self._played)
+        event_id = f"replay-{self._played}"
+        self._played += 1
+        context = Context(event_id=event_id, ts=now)
+        decision = self._router.decide(context, features=features)
+        self._loop.feed(decision, self._played)
+        column = table.models.index(decision.action)
+        steps.chosen[place] = column
+        steps.explored[place] = decision.slice == "explore"
+        steps.propensities[place] = decision.propensity
+        steps.quality_values_usd[place] = decision.quality_value_usd
+        later = now + self._delay
+        return (
+            Completion(
+                event_id=event_id,
+                ts=later,
+                model=decision.action,
+                cost_usd=float(table.costs_usd[row, column]),
+            ),
+            Feedback(
+                event_id=event_id,
+                ts=later,
+                metric="score",
+                value=float(table.scores[row, column]),
+                source="log",
+                feedback_id="log",
+            ),
+        )
+
+    def _deliver(self, outcomes: tuple[Outcome, Outcome]) -> None:
+        for outcome in outcomes:
+            self._loop.feed(outcome, self._played)
+
+
+@dataclass
+class Steps:
+    """Arrays that a :class:`Player` fills; see :class:`Trace`."""
+
+    chosen: np.ndarray
+    explored: np.ndarray
+    propensities: np.ndarray
+    quality_values_usd: np.ndarray
+    seconds: float = 0.0
+
+    @classmethod
+    def empty(cls, n: int) -> Steps:
+        """Room for ``n`` decisions."""
+        return cls(np.zeros(n, np.int32), np.zeros(n, bool), np.zeros(n), np.zeros(n))
+
+
+class _GivenFeatures:
+    """Stands where the featurizer stands live; in replay the features are always given."""
+
+    def __init__(self, featurizer_id: str) -> None:
+        self.featurizer_id = featurizer_id
+
+    def features(self, context: Context) -> Features:
+        raise InputError(f"query {context.event_id!r} came without features")
+
+
+def replay(
+    plan: Plan,
+    table: OutcomeTable,
+    features: Sequence[Features],
+    make_policy: PolicyMaker,
+    *,
+    prices: Catalog | None = None,
+    warm: Labelled | None = None,
+    featurizer_id: str = "",
+    tick: Callable[[int], None] | None = None,
+) -> Iterator[Trace]:
+    """Run every setting of ``plan`` and yield its trace.
+
+    Args:
+        features: of each row of the table.
+        make_policy: builds a fresh policy for a run.
+        prices: the catalog every policy knows; None blurs the log's mean costs, by the seed.
+        warm: learned first, in an order given by the seed.
+        tick: progress, in queries.
+
+    Raises:
+        InputError: ``prices`` and the table are not of the same models.
+    """
+    if prices is not None and prices.names != table.models:
+        raise InputError("the price list and the log do not have the same models")
+    for setting in plan.settings():
+        catalog = prices or blurred_catalog(table, setting.seed)
+        policy = make_policy(setting.policy, catalog, setting.seed, setting.budget_usd)
+        player = Player(
+            policy,
+            catalog,
+            quality_value_usd=setting.quality_value_usd,
+            budget_usd=setting.budget_usd,
+            seed=setting.seed,
+            delay=plan.delay,
+            featurizer_id=featurizer_id,
+        )
+        if warm is not None:
+            order = query_order(len(warm.table), setting.seed).tolist()
+            player.warm_start(warm, order, setting.quality_value_usd)
+        queries = query_order(len(table), setting.seed)
+        steps = player.play(table, features, queries.tolist(), tick)
+        yield Trace(
+            setting,
+            queries,
+            steps.chosen,
+            steps.explored,
+            steps.propensities,
+            steps.quality_values_usd,
+            steps.seconds,
+        )
+
+
+def query_order(n: int, seed: int) -> np.ndarray:
+    """The order in which a seed's runs see n queries."""
+    return np.random.default_rng(seed).permutation(n)
+
+
+def blurred_catalog(table: OutcomeTable, seed: int) -> Catalog:
+    """Each model with its mean cost in the log times seeded lognormal noise.
+
+    That is about what a price list tells of costs: token prices without the answers' lengths.
+    """
+    rng = np.random.default_rng([seed, 0x9E3779B9])  # apart from the query order's stream
+    noise = np.exp(PRICE_NOISE * rng.standard_normal(len(table.models)))
+    costs = np.maximum(table.costs_usd.mean(axis=0) * noise, _SMALLEST_PRICE_USD)
+    return Catalog(
+        ModelSpec(model=model, expected_cost_usd=float(cost))
+        for model, cost in zip(table.models, costs, strict=True)
+    )
+
+
+def default_quality_values(table: OutcomeTable) -> tuple[float, ...]:
+    """Three quality values that suit the log: where its best-scoring model's mean cost is 3 %,
+    30 % and all of what a fully good answer is worth, so that quality, then both, then cost rule.
+    """
+    scores, costs = table.scores.mean(axis=0), table.costs_usd.mean(axis=0)
+    best = np.lexsort((costs, -scores))[0]
+    cost = max(float(costs[best]), _SMALLEST_PRICE_USD)
+    return tuple(float(f"{cost / share:.4g}") for share in QUALITY_SHARES)
+
+
+def budget_quality_value(table: OutcomeTable, budget_usd: float) -> float:
+    """The quality value at which spending ``budget_usd`` per query is right, in hindsight.
+
+    It is the inverse slope of the fixed-arm hull there (of its last edge beyond the dearest
+    vertex, of its first below the cheapest). Runs with a budget are measured at it, all alike; no
+    policy is told. With a single vertex, which leaves no slope, it is ten budgets.
+    """
+    hull = fixed_hull(table.scores, table.costs_usd)
+    if len(hull.scores) < 2:
+        return budget_usd * _START_ANSWERS
+    edge = int(np.clip(np.searchsorted(hull.costs_usd, budget_usd), 1, len(hull.scores) - 1))
+    run = hull.costs_usd[edge] - hull.costs_usd[edge - 1]
+    return float(run / (hull.scores[edge] - hull.scores[edge - 1]))
+
+
+def table_features(
+    table: OutcomeTable,
+    featurizer: FeatureMaker,
+    context_columns: Sequence[str] = (),
+    tick: Callable[[int], None] | None = None,
+) -> list[Features]:
+    """Features of every query of the table, with the named context columns.
+
+    Raises:
+        InputError: the table's embeddings do not suit the featurizer.
+    """
+    embeddings = table.embeddings
+    contexts = [
+        Context(
+            event_id=table.query_ids[row],
+            ts=0.0,
+            prompt=table.prompts[row],
+            columns=table.context(row, context_columns),
+            embedding=None if embeddings is None else embeddings[row],
+        )
+        for row in range(len(table))
+    ]
+    features: list[Features] = []
+    for start in range(0, len(contexts), 512):
+        chunk = contexts[start : start + 512]
+        features.extend(featurizer.features_many(chunk))
+        if tick is not None:
+            tick(len(chunk))
+    return features
+
+
+def without_queries(labelled: OutcomeTable, table: OutcomeTable) -> OutcomeTable:
+    """``labelled`` less the queries that ``table`` also has (by id or by prompt): no leak.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    ids, prompts = set(table.query_ids), set(table.prompts)
+    rows = [
+        row
+        for row, (query_id, prompt) in enumerate(
+            zip(labelled.query_ids, labelled.prompts, strict=True)
+        )
+        if query_id not in ids and prompt not in prompts
+    ]
+    if not rows:
+        raise InputError(
+            f"{labelled.path}: every query of the warm-start log is also in the log to replay: "
+            "choose other --folds, or another file"
+        )
+    return labelled.take(rows)

@@ -14,7 +14,7 @@ from bandit_router.errors import DependencyError
 from bandit_router.features.attributes import ATTRIBUTE_NAMES, AttributeScaling
 from bandit_router.features.projection import Projection
 
-PROJECTION_SHA256 = "ba18dee17e41c620c7369deeb0bb7c31be2824f6d0d9c713c4c34a886aebc380"
+PROJECTION_SHA256 = "ea14530460db312a50315563115070d48e13f0fd5e24300b3c530a884bab3b4a"
 """Of ``bandit_router/data/projection.npz``; printed by ``simulations/projection/fit.py``."""
 
 
@@ -61,5 +61,5 @@ def parse_projection(
                 arrays["mean"], arrays["matrix"], digest, str(arrays["embedder_id"])
             )
             return projection, AttributeScaling(arrays["attribute_mean"], arrays["attribute_scale"])
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DependencyError(f"{where} is no projection artefact: {error}") from error

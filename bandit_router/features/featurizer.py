@@ -25,6 +25,10 @@ FEATURIZER_VERSION = 1
 """Raised whenever the composition below changes: it is part of ``featurizer_id``."""
 
 
+_LARGEST = 1e6
+"""No encoder gives values near it; beyond it the products could overflow."""
+
+
 class Embedder(Protocol):
     """What turns text into a sentence embedding (``adapters.embedding`` has the real one)."""
 
@@ -163,17 +167,17 @@ class Featurizer:
     def _project(self, context: Context, embedding: np.ndarray) -> np.ndarray:
         size = self._projection.embedding_size
         shape = getattr(embedding, "shape", None)
-        if shape != (size,):
+        if shape != (size,) or embedding.dtype.kind != "f":
+            given = f"shape {shape}, dtype {embedding.dtype}" if shape else type(embedding).__name__
             raise InputError(
-                f"query {context.event_id!r}: embedding has shape {shape}, expected ({size},) "
-                f"from {self._projection.embedder_id}"
+                f"query {context.event_id!r}: the embedding is no float array of shape ({size},) "
+                f"as {self._projection.embedder_id} gives them, but {given}"
             )
-        components = self._projection(embedding)
-        # One sum finds any NaN or infinity, for they spread through the matrix product.
-        if not np.isfinite(components.sum()):
-            bad = np.flatnonzero(~np.isfinite(embedding))
-            where = f"at index {bad[0]}" if bad.size else "too large"
+        # As a float, for the bound overflows float16. The comparison is false for NaN too.
+        if not float(np.abs(embedding).max()) <= _LARGEST:
+            index = int(np.flatnonzero(~(np.abs(embedding.astype(np.float64)) <= _LARGEST))[0])
             raise InputError(
-                f"query {context.event_id!r}: embedding holds a value that is not finite ({where})"
+                f"query {context.event_id!r}: the embedding holds {embedding[index]} at index "
+                f"{index}; every value must be finite and at most {_LARGEST:g} in size"
             )
-        return components
+        return self._projection(embedding)

@@ -15,11 +15,14 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from fastembed import TextEmbedding
 
 from bandit_router.adapters.embedding import DEFAULT_MODEL, FastEmbedder, open_encoder
+
+if TYPE_CHECKING:
+    from fastembed import TextEmbedding
 
 
 def prompts(count: int) -> list[str]:

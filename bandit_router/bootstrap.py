@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bandit_router.errors import ConfigError, UnknownPolicyError
-from bandit_router.features.featurizer import Featurizer
+from bandit_router.features.featurizer import Embedder, Featurizer
 from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy
+
+if TYPE_CHECKING:
+    from bandit_router.config import FeaturesSection
 
 PolicyFactory = Callable[..., Policy]
 """Called with ``(catalog, *, dimension, seed, **options)``."""
@@ -115,20 +118,30 @@ def make_policy(
         raise ConfigError(f"policy {name!r}: {error}") from error
 
 
-def make_featurizer(*, embed: bool = True) -> Featurizer:
-    """The default featurizer.
+def make_featurizer(settings: FeaturesSection | None = None, *, embed: bool = True) -> Featurizer:
+    """The featurizer of the settings; None for the defaults.
 
     Args:
+        settings: the section [features] of the configuration.
         embed: False where every context brings its embedding; the encoder is not loaded then.
 
     Raises:
+        ConfigError: the settings ask for another encoder than the projection was fitted on, or
+            for more components than it has.
         DependencyError: a shipped artefact is missing or damaged.
     """
     from bandit_router.adapters.artefacts import load_projection
 
-    embedder = None
+    embedder: Embedder | None = None
     if embed:
         from bandit_router.adapters.embedding import make_embedder
 
-        embedder = make_embedder()
-    return Featurizer(*load_projection(), embedder)
+        embedder = (
+            make_embedder()
+            if settings is None
+            else make_embedder(
+                settings.embedder, threads=settings.threads, cache_entries=settings.cache_entries
+            )
+        )
+    chosen = {} if settings is None else {"components": settings.components}
+    return Featurizer(*load_projection(), embedder, **chosen)

@@ -89,26 +89,26 @@ def _catalog(settings: Settings) -> Iterator[Finding]:
 
 
 def _encoder(settings: Settings) -> Iterator[Finding]:
-    from bandit_router.adapters.artefacts import load_projection
-    from bandit_router.adapters.embedding import make_embedder
+    from bandit_router.bootstrap import make_featurizer
+    from bandit_router.types import Context
 
-    load_projection()
-    embedder = make_embedder(settings.features.embedder, threads=settings.features.threads)
     start = time.perf_counter()
-    size = len(embedder.embed_one("ready?"))
-    opened = f"{time.perf_counter() - start:.1f} s"
-    yield Finding("encoder", "ok", f"{embedder.embedder_id}, {size} numbers, opened in {opened}")
+    featurizer = make_featurizer(settings.features)
+    featurizer.features(Context(event_id="check", ts=0.0, prompt="ready?"))
+    took = f"{time.perf_counter() - start:.1f} s"
+    detail = f"{settings.features.embedder}, {featurizer.dimension} features, ready in {took}"
+    yield Finding("encoder", "ok", detail)
 
 
 def _policy(settings: Settings) -> Iterator[Finding]:
     """Builds the policy and decides once, which also compiles what is compiled at first use."""
     import numpy as np
 
-    from bandit_router.bootstrap import make_policy
+    from bandit_router.bootstrap import make_featurizer, make_policy
     from bandit_router.types import Features
 
     chosen, catalog = settings.policy, settings.catalog
-    dimension = settings.features.components
+    dimension = make_featurizer(settings.features, embed=False).dimension
     start = time.perf_counter()
     policy = make_policy(
         chosen.name, catalog, dimension=dimension, seed=chosen.seed, **chosen.options

@@ -1,0 +1,1 @@
+"""Everything that touches files, sockets, native libraries: foreign errors are translated here."""

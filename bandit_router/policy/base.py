@@ -50,7 +50,8 @@ class Policy(Protocol):
 
     def load(self, state: bytes) -> None:
         """Replace the state by one that ``dump`` gave; what follows is bit-equal to never
-        having stopped. Raises SnapshotError when the bytes do not fit this policy."""
+        having stopped. Raises SnapshotError when the bytes do not fit this policy.
+        """
         ...
 
 

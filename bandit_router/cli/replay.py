@@ -292,7 +292,12 @@ def _show(console: Console, result: ReportDocument, files: list[str]) -> None:
         )
         for header in HEADERS:
             name = header == "policy"
-            grid.add_column(header, justify="left" if name else "right", no_wrap=not name)
+            grid.add_column(
+                header,
+                justify="left" if name else "right",
+                no_wrap=not name,
+                overflow="fold",
+            )
         for row in summary_cells([s for s in summaries if s.at == at]):
             grid.add_row(*map(Text, row))  # Text: a model's name is never markup
         console.print(grid)

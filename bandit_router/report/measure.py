@@ -119,16 +119,16 @@ def _shares(table: OutcomeTable, trace: Trace) -> dict[str, float]:
 def document(table: OutcomeTable, measured: Sequence[Measured]) -> ReportDocument:
     """``report.json`` of a replay."""
     hull = fixed_hull(table.scores, table.costs_usd)
+    means = zip(
+        table.scores.mean(axis=0).tolist(), table.costs_usd.mean(axis=0).tolist(), strict=True
+    )
     rows = np.arange(len(table))
     oracle = cheapest_best(table.scores, table.costs_usd)
     return ReportDocument(
         log=LogInfo(path=table.path, sha256=table.sha256, queries=len(table), models=table.models),
         fixed={
-            model: Means(
-                mean_score=float(table.scores[:, k].mean()),
-                mean_cost_usd=float(table.costs_usd[:, k].mean()),
-            )
-            for k, model in enumerate(table.models)
+            model: Means(mean_score=score, mean_cost_usd=cost)
+            for model, (score, cost) in zip(table.models, means, strict=True)
         },
         hull=tuple(zip(hull.costs_usd.tolist(), hull.scores.tolist(), strict=True)),
         oracle=Means(

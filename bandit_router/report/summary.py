@@ -18,12 +18,10 @@ HEADERS = (
     "2nd half",
     "regret",
     "±",
-    "per s",
 )
 LEGEND = (
     "lift: mean score above the fixed-arm hull at the same spend (2nd half: of the log). "
-    "regret: reward per query below the best fixed model; ± its standard error over seeds. "
-    "per s: decisions."
+    "regret: reward per query below the best fixed model; ± its standard error over seeds."
 )
 
 
@@ -46,7 +44,6 @@ class Summary:
     second_half_lift: float
     regret: float
     regret_error: float | None
-    decisions_per_second: float
 
 
 def setting_label(run: Run) -> str:
@@ -87,7 +84,6 @@ def summarise(runs: Sequence[Run]) -> list[Summary]:
                 second_half_lift=_mean([run.second_half.lift for run in some]),
                 regret=float(regrets.mean()),
                 regret_error=error,
-                decisions_per_second=_mean([run.decisions_per_second for run in some]),
             )
         )
     return rows
@@ -105,7 +101,6 @@ def summary_cells(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
             f"{row.second_half_lift:+.4f}",
             f"{row.regret:+.4f}",
             "" if row.regret_error is None else f"{row.regret_error:.4f}",
-            f"{row.decisions_per_second:,.0f}",
         )
         for row in summaries
     ]

@@ -7,6 +7,8 @@ most, each scaled to variance 1. Fitting needs no scores, only prompts.
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 import numpy as np
 
@@ -71,7 +73,6 @@ def fit_projection(
     components: int,
     *,
     embedder_id: str,
-    sha256: str = "",
     shrinkage: float = 1e-4,
 ) -> Projection:
     """Weighted principal components, whitened (Hotelling 1933; Jolliffe 2002, section 2.3).
@@ -86,7 +87,8 @@ def fit_projection(
 
     Returns:
         A projection under which the weighted sample has mean 0 and variance just under 1 in every
-        component. Signs are fixed: the entry of largest magnitude in each row is positive.
+        component, with a digest of its own numbers. Signs are fixed: the entry of largest magnitude
+        in each row is positive.
 
     Raises:
         InputError: fewer than 2 embeddings, or ``components`` out of range.
@@ -106,5 +108,7 @@ def fit_projection(
     pivot = np.abs(rows).argmax(axis=1)
     rows = rows * np.sign(rows[np.arange(components), pivot])[:, None]
     top = np.maximum(values[::-1][:components], 0.0)
-    matrix = rows / np.sqrt(top + shrinkage)[:, None]
-    return Projection(mean.astype(np.float32), matrix.astype(np.float32), sha256, embedder_id)
+    matrix = (rows / np.sqrt(top + shrinkage)[:, None]).astype(np.float32)
+    mean = mean.astype(np.float32)
+    digest = hashlib.sha256(mean.tobytes() + matrix.tobytes()).hexdigest()
+    return Projection(mean, matrix, digest, embedder_id)

@@ -77,7 +77,7 @@ def test_a_megabyte_costs_little_more_than_what_the_encoder_reads_of_it(embedder
 
     words = "lorem ipsum dolor sit amet " * 40_000
     read = min(seconds(words[: embedding.MAX_CHARS]) for _ in range(5))
-    assert min(seconds(words) for _ in range(5)) < 1.5 * read
+    assert min(seconds(words) for _ in range(5)) < 3.0 * read
 
 
 def test_one_thread_gives_the_same_bits(embedder):

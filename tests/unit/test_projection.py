@@ -52,6 +52,15 @@ def test_signs_do_not_depend_on_the_order_of_rows():
     assert (one.matrix[np.arange(6), pivots] > 0).all()
 
 
+def test_a_fitted_projection_is_identified_by_its_numbers():
+    data, weights = sample(500), np.ones(500)
+    digests = [
+        fit_projection(data[start:], weights[start:], 4, embedder_id="x").sha256
+        for start in (0, 0, 1)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_directions_without_variance_stay_finite():
     projection = fit_projection(np.ones((10, 4)), np.ones(10), 4, embedder_id="x")
     assert np.isfinite(projection.matrix).all()

@@ -36,6 +36,12 @@ _TOKENIZER = "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
 MAX_TOKENS = 256
 MAX_CHARS = 8192
 """Text after this many characters is not tokenised; 256 tokens of prose end near 1,100."""
+_TOKENIZER_CONFIG = {
+    "tokenizer_config.json": {"model_max_length": MAX_TOKENS, "pad_token": "[PAD]"},
+    # fastembed before 0.8 insists on these two; what they say stands in tokenizer.json as well.
+    "config.json": {"pad_token_id": 0},
+    "special_tokens_map.json": {"pad_token": "[PAD]", "unk_token": "[UNK]"},
+}
 _FEW = 8
 """Up to this many texts are embedded one after another, without the workers of ``embed_many``."""
 
@@ -144,7 +150,7 @@ def _embed(session: TextEmbedding, text: str) -> np.ndarray:
     """One text through one session; what onnxruntime raises is translated."""
     clean = without_surrogates(text[:MAX_CHARS])
     try:
-        return next(iter(session.embed([clean])))
+        return next(iter(session.embed([clean]))).astype(np.float32, copy=False)
     except Exception as error:
         raise DependencyError(
             f"the encoder failed on a text of {len(text)} characters: {error}"
@@ -183,8 +189,8 @@ def open_encoder(model: str, threads: int | None) -> TextEmbedding:
 def _open_default(threads: int | None) -> TextEmbedding:
     """The packaged encoder, opened through fastembed from local files only.
 
-    fastembed wants a tokenizer's files in one folder of their own and one more of them than the
-    package has, so a temporary folder is put together, read once and removed: nothing is left
+    fastembed wants a tokenizer's files in one folder of their own and more of them than the package
+    has, so a temporary folder is put together, read once and removed: nothing is left
     behind, and processes that start together do not meet. The model is opened where it is
     installed (``model_file`` is an absolute path, which joins to itself).
     """
@@ -196,8 +202,8 @@ def _open_default(threads: int | None) -> TextEmbedding:
     try:
         with TemporaryDirectory(prefix="bandit-router-") as folder:
             (Path(folder) / "tokenizer.json").write_bytes(tokenizer.read_bytes())
-            config = {"model_max_length": MAX_TOKENS, "pad_token": "[PAD]"}
-            (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config))
+            for name, content in _TOKENIZER_CONFIG.items():
+                (Path(folder) / name).write_text(json.dumps(content))
             return TextEmbedding(
                 DEFAULT_MODEL, cache_dir=folder, threads=threads, specific_model_path=folder
             )

@@ -39,13 +39,12 @@ class LearnerState(msgspec.Struct, kw_only=True):
     """What :meth:`Learner.dump` writes."""
 
     learn_seq: int
-    snapshot_id: str
     catalog: list[ModelSpec]
     policy: bytes
     pacer: bytes
 
 
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(LearnerState)
 
 
@@ -60,7 +59,8 @@ class Learner:
     Attributes:
         catalog: the models now.
         learn_seq: number of the last row applied; 0 before the first.
-        snapshot_id: the last snapshot taken of this learner; "" before the first.
+        snapshot_id: the last snapshot taken of this learner or loaded into it, "" before the
+            first; whoever takes or loads one sets it. It is no part of the state.
     """
 
     def __init__(self, policy: Policy, catalog: Catalog, pacer: Pacer | None = None) -> None:
@@ -110,7 +110,6 @@ class Learner:
         return _encoder.encode(
             LearnerState(
                 learn_seq=self.learn_seq,
-                snapshot_id=self.snapshot_id,
                 catalog=list(self.catalog),
                 policy=self.policy.dump(),
                 pacer=b"" if self._pacer is None else self._pacer.dump(),
@@ -136,7 +135,6 @@ class Learner:
             self._pacer.load(loaded.pacer)
         self.catalog = catalog
         self.learn_seq = loaded.learn_seq
-        self.snapshot_id = loaded.snapshot_id
 
     def _changed(self, change: Change) -> Catalog:
         """The catalog after ``change``. Raises InputError when the change makes no sense."""

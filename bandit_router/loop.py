@@ -50,7 +50,7 @@ class Sink(Protocol):
     def put(
         self,
         offset: int,
-        event: Event | DeadLetter,
+        event: Event | DeadLetter | None,
         first_seq: int,
         rows: Sequence[Row],
         rejected: Sequence[Rejected],
@@ -59,10 +59,13 @@ class Sink(Protocol):
 
         Args:
             offset: of the event.
-            event: itself, for a sink that keeps events.
+            event: itself, for a sink that keeps events; None for the end of a finite stream.
             first_seq: ``learn_seq`` of the first row.
             rows: training rows, numbered from ``first_seq``.
             rejected: what this event caused to be set aside, with reasons.
+
+        Raises:
+            StorageError: earlier steps could not be stored; this one has been taken.
         """
         ...
 
@@ -78,7 +81,7 @@ class Sink(Protocol):
 class SnapshotTaker(Protocol):
     """Decides when the state is worth keeping, and keeps it in the sink."""
 
-    def after_event(self, offset: int, ts: float) -> None:
+    def after_event(self, offset: int) -> None:
         """Called after each event that added training rows."""
         ...
 
@@ -100,7 +103,7 @@ class MemorySink:
     def put(
         self,
         offset: int,
-        event: Event | DeadLetter,  # noqa: ARG002 - replay has the events already
+        event: Event | DeadLetter | None,  # noqa: ARG002 - replay has the events already
         first_seq: int,  # noqa: ARG002 - the list's index says it
         rows: Sequence[Row],
         rejected: Sequence[Rejected],
@@ -128,7 +131,6 @@ class Loop:
 
     Attributes:
         offset: of the last event fed.
-        ts: its event time, seconds.
     """
 
     def __init__(
@@ -150,7 +152,8 @@ class Loop:
         """Push one event. ``offset`` must not be below the one before.
 
         Raises:
-            StorageError: the sink failed.
+            StorageError: the sink could not store what it has. The event has been taken all the
+                same: do not feed it again, call ``sink.commit()`` again.
         """
         kind = type(event)
         rejected: list[Rejected] = []
@@ -169,10 +172,9 @@ class Loop:
     def drain(self) -> None:
         """Close every open decision as if its window had ended: the end of a finite stream.
 
-        The steps count as caused by the last event.
+        Not for a log that goes on: what is closed here would have been joined later.
         """
-        nothing = DeadLetter("end_of_stream", b"")
-        self._step(nothing, self.offset, self.joiner.drain(), [])
+        self._step(None, self.offset, self.joiner.drain(), [])
 
     def run(self, source: Source, *, batch: int = 512) -> int:
         """Push everything that the source has now; returns how many events that was.
@@ -189,7 +191,7 @@ class Loop:
 
     def _step(
         self,
-        event: Event | DeadLetter,
+        event: Event | DeadLetter | None,
         offset: int,
         rows: Sequence[Row],
         rejected: list[Rejected],
@@ -200,9 +202,9 @@ class Loop:
         first_seq = self.learner.learn_seq + 1
         learned = self._learn(rows, rejected) if rows else rows
         self.offset = offset
-        self.sink.put(offset, event, first_seq, learned, rejected)
         if learned and self.snapshots is not None:
-            self.snapshots.after_event(offset, event.ts)
+            self.snapshots.after_event(offset)
+        self.sink.put(offset, event, first_seq, learned, rejected)
 
     def _learn(self, rows: Sequence[Row], rejected: list[Rejected]) -> list[Row]:
         learned = []

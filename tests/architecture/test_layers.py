@@ -39,6 +39,7 @@ LEVELS: dict[str, int] = {
     "adapters": 4,
     "config": 5,
     "bootstrap": 5,
+    "store_ops": 5,
     "cli": 6,
     "report": 6,
     "gateway": 6,

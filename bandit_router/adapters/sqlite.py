@@ -1,0 +1,456 @@
+"""The embedded log: events, training rows, rejected items and snapshots in one SQLite file.
+
+WAL, so that readers never wait for the writer. With ``synchronous=NORMAL`` a killed process loses
+nothing it has committed; a power cut may lose the last commits, never the file (``FULL`` closes
+that too). Every write is one transaction that begins IMMEDIATE, so several processes may append.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+from sqlite_utils import Database
+
+from bandit_router.adapters.sqlite_schema import migrations
+from bandit_router.errors import EventError, InputError, SnapshotError, StorageError
+from bandit_router.events import Change, Event, Row, decode, decode_row, encode, encode_row
+from bandit_router.loop import DeadLetter, Rejected
+from bandit_router.snapshot import Snapshot, unpack
+from bandit_router.types import Decision, Interaction
+
+Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
+
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+"""Primary result codes that a later, unchanged call may not meet again."""
+
+
+_POSITION = "position:"
+
+
+class SqliteStore:
+    """One database file. A store belongs to the thread that opened it; open one per thread.
+
+    Use :meth:`open`. It is a context manager, and a :class:`~bandit_router.loop.Source`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self._connection = connection
+        self.database = Database(connection)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        create: bool = True,
+        synchronous: Synchronous = "NORMAL",
+        busy_timeout_s: float = 5.0,
+    ) -> Self:
+        """Open a log, bringing its tables up to date; make it first if ``create``.
+
+        Raises:
+            InputError: the file is not there (without ``create``), is no SQLite database, or was
+                written by a newer version.
+            StorageError: it cannot be opened, or stays locked for ``busy_timeout_s``.
+        """
+        path = Path(path)
+        if not create and not path.is_file():
+            raise InputError(f"{path}: there is no such database")
+        try:
+            connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
+        except sqlite3.Error as error:
+            raise StorageError(f"{path}: cannot be opened: {error}") from error
+        store = cls(connection, path)
+        try:
+            with store._translated("open"):
+                connection.execute(f"PRAGMA synchronous = {synchronous}")
+                connection.execute("PRAGMA journal_mode = WAL")
+            store._migrate()
+        except BaseException:
+            connection.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the file. Uncommitted steps of a sink are lost; commit it first."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Events
+
+    def append(
+        self, events: Iterable[Event | bytes], *, positions: Mapping[str, int] | None = None
+    ) -> list[int]:
+        """Store events at the end of the log, all or none; returns their offsets.
+
+        Raw bytes, as a transport delivers them, are stored as they are, valid or not: the log
+        keeps what came, and :meth:`read` gives invalid ones as dead letters.
+
+        Args:
+            events: in the order they are to have.
+            positions: how far each foreign source has been read with these events; stored in the
+                same transaction, so that nothing is read twice or left out after a crash.
+
+        Raises:
+            EventError: an event breaks its schema; nothing is stored.
+            StorageError: locked, disk full or damaged; nothing is stored.
+        """
+        records = [_record(event) for event in events]
+        with self.transaction("append events") as connection:
+            (last,) = connection.execute("SELECT coalesce(max(offset), 0) FROM events").fetchone()
+            offsets = list(range(last + 1, last + 1 + len(records)))
+            connection.executemany(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
+                [(offset, *record) for offset, record in zip(offsets, records, strict=True)],
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                [(_POSITION + source, str(at)) for source, at in (positions or {}).items()],
+            )
+        return offsets
+
+    def positions(self) -> dict[str, int]:
+        """How far each foreign source has been read into the log."""
+        with self._translated("read positions") as connection:
+            found = connection.execute(
+                "SELECT key, value FROM meta WHERE key >= ? AND key < ?",
+                (_POSITION, _POSITION[:-1] + ";"),
+            ).fetchall()
+        return {key.removeprefix(_POSITION): int(value) for key, value in found}
+
+    def read(self, after: int, limit: int) -> list[tuple[int, Event | DeadLetter]]:
+        """Up to ``limit`` events with offsets above ``after``; see :class:`Source`."""
+        with self._translated("read events") as connection:
+            found = connection.execute(
+                "SELECT offset, payload FROM events WHERE offset > ? ORDER BY offset LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        return [(offset, _event(payload)) for offset, payload in found]
+
+    def last_offset(self) -> int:
+        """Offset of the newest event; 0 when there is none."""
+        return self._one("SELECT coalesce(max(offset), 0) FROM events")
+
+    def decision(self, event_id: str) -> Decision | None:
+        """The stored decision of that id, or None."""
+        with self._translated("read a decision") as connection:
+            found = connection.execute(
+                "SELECT payload FROM events WHERE event_id = ? AND type = 'decision' "
+                "ORDER BY offset LIMIT 1",
+                (event_id,),
+            ).fetchone()
+        event = _event(found[0]) if found else None
+        return event if isinstance(event, Decision) else None
+
+    # The training log
+
+    def rows(self, after: int = 0, until: int | None = None) -> Iterator[tuple[int, Row]]:
+        """Training rows with ``after < learn_seq <= until``, in order.
+
+        Raises:
+            StorageError: a row is missing or damaged.
+        """
+        expected = after
+        for learn_seq, payload in self.row_payloads(after, until):
+            expected += 1
+            if learn_seq != expected:
+                raise _final(f"{self.path}: training row {expected} is missing")
+            try:
+                yield learn_seq, decode_row(payload)
+            except EventError as error:
+                raise _final(f"{self.path}: training row {learn_seq}: {error}") from error
+
+    def last_learn_seq(self) -> int:
+        """Number of the newest training row; 0 when there is none."""
+        return self._one("SELECT coalesce(max(learn_seq), 0) FROM training")
+
+    def rejected_counts(self) -> dict[str, int]:
+        """How many items were set aside, by reason."""
+        with self._translated("count rejected items") as connection:
+            return dict(
+                connection.execute(
+                    "SELECT reason, count(*) FROM rejected GROUP BY reason ORDER BY reason"
+                ).fetchall()
+            )
+
+    # Snapshots
+
+    def snapshots(
+        self, *, at_most: int | None = None, key: bytes | None = None
+    ) -> Iterator[Snapshot]:
+        """Those snapshots (with ``learn_seq <= at_most``) that verify, newest first."""
+        for snapshot_id in self.snapshot_ids(at_most=at_most):
+            try:
+                yield self.snapshot(snapshot_id, key=key)
+            except SnapshotError:
+                continue  # an older one serves as well: the rows after it are in the log
+
+    def snapshot(self, snapshot_id: str, *, key: bytes | None = None) -> Snapshot:
+        """One stored snapshot, verified.
+
+        Raises:
+            InputError: there is none of that id.
+            SnapshotError: it does not verify.
+        """
+        with self._translated("read a snapshot") as connection:
+            found = connection.execute(
+                "SELECT data FROM snapshots WHERE id = ?", (snapshot_id,)
+            ).fetchone()
+        if found is None:
+            raise InputError(f"{self.path} has no snapshot {snapshot_id!r:.80}")
+        snapshot = unpack(found[0], key=key)
+        if snapshot.id != snapshot_id:
+            raise SnapshotError(f"what is stored as snapshot {snapshot_id} is {snapshot.id}")
+        return snapshot
+
+    def snapshot_ids(self, *, at_most: int | None = None) -> list[str]:
+        """Ids of the stored snapshots (with ``learn_seq <= at_most``), newest first."""
+        end = 2**63 - 1 if at_most is None else at_most
+        with self._translated("list snapshots") as connection:
+            found = connection.execute(
+                "SELECT id FROM snapshots WHERE learn_seq <= ? ORDER BY learn_seq DESC, rowid DESC",
+                (end,),
+            )
+            return [row[0] for row in found.fetchall()]
+
+    # Settings
+
+    def get_meta(self, key: str) -> str | None:
+        """A setting stored beside the log, or None."""
+        with self._translated("read a setting") as connection:
+            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Store a setting beside the log."""
+        with self.transaction("store a setting") as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @contextmanager
+    def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
+        """One write transaction: all of it, or none when an exception leaves the block."""
+        with self._translated(what) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def commit_steps(
+        self,
+        rows: Sequence[tuple[int, int, str | None, bytes]],
+        rejected: Sequence[tuple[int, int, str, bytes]],
+        snapshots: Sequence[Snapshot],
+        *,
+        keep_snapshots: int | None = None,
+    ) -> None:
+        """Store what a run of the loop gave, in one transaction.
+
+        Rows that are there already, because a run was interrupted after it had stored them, must
+        be equal to the stored ones byte for byte.
+
+        Args:
+            rows: (learn_seq, offset, event_id, payload), consecutive.
+            rejected: (offset, n, reason, payload).
+            snapshots: taken after some of the rows.
+            keep_snapshots: delete others than the newest so many and the first.
+
+        Raises:
+            StorageError: the write failed (``retriable``), or a row differs from the stored one or
+                leaves a gap (not retriable: the log and its past do not fit together).
+        """
+        with self.transaction("store training rows") as connection:
+            if rows:
+                fresh = self._not_stored_yet(rows, connection)
+                connection.executemany("INSERT INTO training VALUES (?, ?, ?, ?)", fresh)
+            connection.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
+            connection.executemany(
+                "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?, ?)",
+                [(s.id, s.manifest.learn_seq, _manifest_text(s), s.data) for s in snapshots],
+            )
+            if snapshots and keep_snapshots is not None:
+                connection.execute(
+                    "DELETE FROM snapshots WHERE learn_seq > 0 AND id NOT IN "
+                    "(SELECT id FROM snapshots ORDER BY learn_seq DESC, rowid DESC LIMIT ?)",
+                    (keep_snapshots,),
+                )
+
+    def _not_stored_yet(
+        self, rows: Sequence[tuple[int, int, str | None, bytes]], connection: sqlite3.Connection
+    ) -> Sequence[tuple[int, int, str | None, bytes]]:
+        (last,) = connection.execute("SELECT coalesce(max(learn_seq), 0) FROM training").fetchone()
+        first = rows[0][0]
+        if first > last + 1:
+            raise _final(f"{self.path}: training row {last + 1} is missing before row {first}")
+        known = min(max(last + 1 - first, 0), len(rows))
+        if known:
+            stored = connection.execute(
+                "SELECT * FROM training WHERE learn_seq BETWEEN ? AND ? ORDER BY learn_seq",
+                (first, first + known - 1),
+            ).fetchall()
+            for new, old in zip(rows, stored, strict=False):
+                if new != old:
+                    raise _final(
+                        f"{self.path}: training row {new[0]} came out differently than it was "
+                        "stored; the log was changed, or it was joined by other rules"
+                    )
+        return rows[known:]
+
+    def _migrate(self) -> None:
+        known = {migration.name for migration in migrations._migrations}  # noqa: SLF001
+        with self._translated("read the schema version"):
+            foreign = {m.name for m in migrations.applied(self.database)} - known
+            waiting = migrations.pending(self.database)
+        if foreign:
+            raise InputError(
+                f"{self.path} was written by a newer version of bandit-router (it has "
+                f"{', '.join(sorted(foreign))}); upgrade to read it"
+            )
+        if waiting:
+            # Inside one IMMEDIATE transaction, two processes that open a new file cannot collide.
+            with self.transaction("create the tables"):
+                migrations.apply(self.database)
+
+    def row_payloads(self, after: int, until: int | None) -> Iterator[tuple[int, bytes]]:
+        """As :meth:`rows`, undecoded. No read transaction stays open while the caller learns."""
+        end = 2**63 - 1 if until is None else until
+        while True:
+            with self._translated("read training rows") as connection:
+                page = connection.execute(
+                    "SELECT learn_seq, payload FROM training "
+                    "WHERE learn_seq > ? AND learn_seq <= ? ORDER BY learn_seq LIMIT 1000",
+                    (after, end),
+                ).fetchall()
+            if not page:
+                return
+            yield from page
+            after = page[-1][0]
+
+    def _one(self, query: str) -> int:
+        with self._translated("read") as connection:
+            return connection.execute(query).fetchone()[0]
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[sqlite3.Connection]:
+        """Turns errors of sqlite3 into ours."""
+        try:
+            yield self._connection
+        except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise  # a fault in this code, not in the file
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_NOTADB:
+                raise InputError(f"{self.path} is no SQLite database") from error
+            failure = StorageError(f"{self.path}: could not {what}: {error}")
+            failure.retriable = code in _PASSING
+            raise failure from error
+
+
+class SqliteSink:
+    """Stores what the loop gives in a :class:`SqliteStore`: a :class:`~bandit_router.loop.Sink`.
+
+    Args:
+        store: must hold the events already; this sink does not store them again.
+        max_steps: commits by itself after so many.
+        keep_snapshots: so many of the newest, and the first, are kept; all with None.
+    """
+
+    def __init__(
+        self, store: SqliteStore, *, max_steps: int = 256, keep_snapshots: int | None = None
+    ) -> None:
+        self._store = store
+        self._keep = keep_snapshots
+        self._max_steps = max_steps
+        self._steps = 0
+        self._rows: list[tuple[int, int, str | None, bytes]] = []
+        self._rejected: list[tuple[int, int, str, bytes]] = []
+        self._snapshots: list[Snapshot] = []
+
+    def put(
+        self,
+        offset: int,
+        event: Event | DeadLetter | None,  # noqa: ARG002 - it is in the store already
+        first_seq: int,
+        rows: Sequence[Row],
+        rejected: Sequence[Rejected],
+    ) -> None:
+        """Take one step; see :class:`~bandit_router.loop.Sink`."""
+        for learn_seq, row in enumerate(rows, start=first_seq):
+            event_id = row.event_id if isinstance(row, Interaction) else None
+            self._rows.append((learn_seq, offset, event_id, encode_row(row)))
+        for n, item in enumerate(rejected):
+            self._rejected.append((offset, n, item.reason, _payload(item)))
+        self._steps += 1
+        if self._steps >= self._max_steps:
+            self.commit()
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Store a snapshot with the steps taken so far."""
+        self._snapshots.append(snapshot)
+
+    def commit(self) -> None:
+        """Store everything taken since the last commit, in one transaction."""
+        if self._rows or self._rejected or self._snapshots:
+            self._store.commit_steps(
+                self._rows, self._rejected, self._snapshots, keep_snapshots=self._keep
+            )
+            self._rows, self._rejected, self._snapshots = [], [], []
+        self._steps = 0
+
+
+def _record(event: Event | bytes) -> tuple[str | None, str, float | None, bytes]:
+    """(event_id, type, ts, payload) of an event as the table has it."""
+    if isinstance(event, bytes):
+        payload, known = event, _event(event)
+        if isinstance(known, DeadLetter):
+            return None, "dead_letter", None, payload
+        event = known
+    else:
+        payload = encode(event)
+    if isinstance(event, Change):
+        return None, "change", event.ts, payload
+    kind = "decision" if isinstance(event, Decision) else "outcome"
+    return event.event_id, kind, event.ts, payload
+
+
+def _event(payload: bytes) -> Event | DeadLetter:
+    try:
+        return decode(payload)
+    except EventError as error:
+        return DeadLetter(error.reason, payload)
+
+
+def _payload(item: Rejected) -> bytes:
+    """What was set aside, as bytes; what has no wire form (a poisoned number) as its repr."""
+    what = item.item
+    if isinstance(what, DeadLetter):
+        return what.data
+    try:
+        return encode_row(what) if isinstance(what, Interaction) else encode(what)
+    except EventError:
+        return repr(what).encode("utf-8", "backslashreplace")
+
+
+def _manifest_text(snapshot: Snapshot) -> str:
+    return msgspec.json.encode(snapshot.manifest).decode()
+
+
+def _final(message: str) -> StorageError:
+    """A StorageError that a retry cannot mend."""
+    error = StorageError(message)
+    error.retriable = False
+    return error

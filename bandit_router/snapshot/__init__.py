@@ -1,0 +1,18 @@
+"""Snapshots: the verified state of learner and joiner at one offset of the log."""
+
+from bandit_router.snapshot.container import Manifest, Recipe, Snapshot, pack, unpack
+from bandit_router.snapshot.files import read_file, write_file
+from bandit_router.snapshot.taker import Snapshots, restore, state_of
+
+__all__ = [
+    "Manifest",
+    "Recipe",
+    "Snapshot",
+    "Snapshots",
+    "pack",
+    "read_file",
+    "restore",
+    "state_of",
+    "unpack",
+    "write_file",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from bandit_router.cli import app as cli
 
@@ -74,7 +76,13 @@ def test_every_linked_file_exists():
     assert [target for target in targets if not (REPO / target).exists()] == []
 
 
-def test_python_blocks_compile():
-    blocks = re.findall(r"^```python\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)
-    for block in blocks:
-        compile(block, "README.md", "exec")
+def test_the_log_that_the_readme_writes_is_replayed(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
+    (call,) = [call for call in quoted_calls() if call.startswith("bandit-router replay my_log")]
+    result = CliRunner().invoke(cli.app, shlex.split(call)[1:])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "replay-out" / "report.json").read_text())
+    assert report["log"]["models"] == ["small", "large"]
+    assert (tmp_path / "replay-out" / "report.html").is_file()

@@ -10,10 +10,11 @@ prices, so that runs can be compared in pairs.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from bandit_router.adapters.tables import OutcomeTable
 from bandit_router.budget import BudgetPacer
 from bandit_router.errors import InputError
 from bandit_router.events import Completion, Feedback, Outcome
+from bandit_router.features.featurizer import Embedder
 from bandit_router.joiner import Joiner, JoinRules
 from bandit_router.learner import Learner
 from bandit_router.loop import Loop, MemorySink
@@ -38,7 +40,9 @@ QUALITY_SHARES = (0.03, 0.3, 1.0)
 """Default quality values: at these, the best-scoring model's mean cost is that share of one."""
 
 _SMALLEST_PRICE_USD = 1e-9
-_START_ANSWERS = 10.0
+_START_ANSWERS = 100.0
+"""A pacer starts from this many budgets as quality value: the middle, by the logarithm, of what
+:class:`~bandit_router.budget.BudgetPacer` allows."""
 
 
 class FeatureMaker(Protocol):
@@ -135,7 +139,11 @@ class Labelled:
     """A log with every model's outcome, to warm-start from, and its queries' features."""
 
     table: OutcomeTable
-    features: list[Features] = field(default_factory=list)
+    features: FeatureSets
+
+
+FeatureSets = Callable[[str], Sequence[Features]]
+"""Features of every row of a table, by the name of the policy that is to see them."""
 
 
 class Player:
@@ -179,14 +187,18 @@ class Player:
         self._played = 0
 
     def warm_start(
-        self, labelled: Labelled, order: Sequence[int], quality_value_usd: float
+        self,
+        table: OutcomeTable,
+        features: Sequence[Features],
+        order: Sequence[int],
+        quality_value_usd: float,
     ) -> None:
         """Learn a full-information log: for each query one interaction per model.
 
         The interactions are those of a uniform logging policy (propensity 1/K) that was asked K
         times. They reach the policy alone: what was spent on labels is not charged to the budget.
         """
-        table, models = labelled.table, labelled.table.models
+        models = table.models
         share = 1.0 / len(models)
         for place, row in enumerate(order):
             for column, model in enumerate(models):
@@ -195,7 +207,7 @@ class Player:
                         event_id=f"warm-{place}-{column}",
                         ts=float(place),
                         closed_ts=float(place),
-                        features=labelled.features[row],
+                        features=features[row],
                         eligible=models,
                         pmf=(share,) * len(models),
                         action=model,
@@ -303,7 +315,7 @@ class _GivenFeatures:
 def replay(
     plan: Plan,
     table: OutcomeTable,
-    features: Sequence[Features],
+    features: FeatureSets,
     make_policy: PolicyMaker,
     *,
     prices: Catalog | None = None,
@@ -314,7 +326,7 @@ def replay(
     """Run every setting of ``plan`` and yield its trace.
 
     Args:
-        features: of each row of the table.
+        features: of each row of the table. All policies but foreign ones get the same.
         make_policy: builds a fresh policy for a run.
         prices: the catalog every policy knows; None blurs the log's mean costs, by the seed.
         warm: learned first, in an order given by the seed.
@@ -339,9 +351,10 @@ def replay(
         )
         if warm is not None:
             order = query_order(len(warm.table), setting.seed).tolist()
-            player.warm_start(warm, order, setting.quality_value_usd)
+            labelled = warm.features(setting.policy)
+            player.warm_start(warm.table, labelled, order, setting.quality_value_usd)
         queries = query_order(len(table), setting.seed)
-        steps = player.play(table, features, queries.tolist(), tick)
+        steps = player.play(table, features(setting.policy), queries.tolist(), tick)
         yield Trace(
             setting,
             queries,
@@ -387,7 +400,7 @@ def budget_quality_value(table: OutcomeTable, budget_usd: float) -> float:
 
     It is the inverse slope of the fixed-arm hull there (of its last edge beyond the dearest
     vertex, of its first below the cheapest). Runs with a budget are measured at it, all alike; no
-    policy is told. With a single vertex, which leaves no slope, it is ten budgets.
+    policy is told. With a single vertex, which leaves no slope, it is 100 budgets.
     """
     hull = fixed_hull(table.scores, table.costs_usd)
     if len(hull.scores) < 2:
@@ -397,35 +410,43 @@ def budget_quality_value(table: OutcomeTable, budget_usd: float) -> float:
     return float(run / (hull.scores[edge] - hull.scores[edge - 1]))
 
 
+def embedded(
+    table: OutcomeTable, embedder: Embedder, tick: Callable[[int], None] | None = None
+) -> OutcomeTable:
+    """The table with embeddings: its own, or those of its prompts."""
+    if table.embeddings is not None:
+        return table
+    chunks = []
+    for start in range(0, len(table), 256):
+        prompts = table.prompts[start : start + 256]
+        chunks.append(embedder.embed_many(prompts))
+        if tick is not None:
+            tick(len(prompts))
+    return dataclasses.replace(table, embeddings=np.concatenate(chunks))
+
+
 def table_features(
-    table: OutcomeTable,
-    featurizer: FeatureMaker,
-    context_columns: Sequence[str] = (),
-    tick: Callable[[int], None] | None = None,
+    table: OutcomeTable, featurizer: FeatureMaker, context_columns: Sequence[str] = ()
 ) -> list[Features]:
     """Features of every query of the table, with the named context columns.
 
     Raises:
-        InputError: the table's embeddings do not suit the featurizer.
+        InputError: the table has no embeddings, or they do not suit the featurizer.
     """
-    embeddings = table.embeddings
-    contexts = [
-        Context(
-            event_id=table.query_ids[row],
-            ts=0.0,
-            prompt=table.prompts[row],
-            columns=table.context(row, context_columns),
-            embedding=None if embeddings is None else embeddings[row],
-        )
-        for row in range(len(table))
-    ]
-    features: list[Features] = []
-    for start in range(0, len(contexts), 512):
-        chunk = contexts[start : start + 512]
-        features.extend(featurizer.features_many(chunk))
-        if tick is not None:
-            tick(len(chunk))
-    return features
+    if table.embeddings is None:
+        raise InputError(f"{table.path}: no embeddings; make them first")
+    return featurizer.features_many(
+        [
+            Context(
+                event_id=table.query_ids[row],
+                ts=0.0,
+                prompt=table.prompts[row],
+                columns=table.context(row, context_columns),
+                embedding=table.embeddings[row],
+            )
+            for row in range(len(table))
+        ]
+    )
 
 
 def without_queries(labelled: OutcomeTable, table: OutcomeTable) -> OutcomeTable:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bandit_router.adapters.tables import OutcomeTable
-    from bandit_router.replay import Labelled, Plan
+    from bandit_router.replay import Plan
     from bandit_router.report.document import ReportDocument
     from bandit_router.report.measure import Measured
 
 Tick = Callable[[int], None]
+PARETO = "paretobandit"
 
 
 def command(
@@ -123,6 +124,10 @@ def _check_options(policies: list[str] | None, out: Path | None) -> None:
 
     for name in policies or ():
         check_policy_name(name)
+        if name == PARETO:
+            from bandit_router.adapters.pareto import require_paretobandit
+
+            require_paretobandit()
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
 
@@ -157,7 +162,7 @@ def _plan(
     from bandit_router.bootstrap import FIXED, POLICIES
     from bandit_router.replay import Plan, default_quality_values
 
-    names = tuple(policies or (name for name in POLICIES if name != "paretobandit"))
+    names = tuple(policies or (name for name in POLICIES if name != PARETO))
     for name in names:
         model = name.removeprefix(FIXED)
         if name.startswith(FIXED) and model not in table.models:
@@ -199,33 +204,62 @@ def _run(
     labelled: OutcomeTable | None,
     columns: tuple[str, ...],
 ) -> list[Measured]:
-    from bandit_router.bootstrap import make_featurizer, make_policy
+    from bandit_router.bootstrap import make_policy
     from bandit_router.replay import Labelled, replay, table_features
     from bandit_router.report.measure import measure
 
-    tables = [t for t in (table, labelled) if t is not None]
-    featurizer = make_featurizer(embed=any(t.embeddings is None for t in tables))
-    with _progress("features", sum(map(len, tables))) as tick:
-        features = [table_features(t, featurizer, columns, tick) for t in tables]
-    warm: Labelled | None = None if labelled is None else Labelled(labelled, features[1])
+    tables = _embedded([t for t in (table, labelled) if t is not None])
+    featurizers = _featurizers(plan)
+    made = {
+        name: [table_features(t, featurizer, columns) for t in tables]
+        for name, featurizer in featurizers.items()
+    }
+
+    def features_of(place: int) -> Callable[[str], Any]:
+        return lambda policy: made.get(policy, made[""])[place]
 
     def make(name: str, catalog: Any, seed: int, budget_usd: float | None) -> Any:
-        options = {"budget_usd": budget_usd} if name == "paretobandit" else {}
-        return make_policy(name, catalog, dimension=featurizer.dimension, seed=seed, **options)
+        options = {"budget_usd": budget_usd} if name == PARETO else {}
+        dimension = featurizers.get(name, featurizers[""]).dimension
+        return make_policy(name, catalog, dimension=dimension, seed=seed, **options)
 
     settings = list(plan.settings())
     with _progress("replay", len(settings) * len(table)) as tick:
         traces = replay(
             plan,
             table,
-            features[0],
+            features_of(0),
             make,
             prices=prices,
-            warm=warm,
-            featurizer_id=featurizer.featurizer_id,
+            warm=None if labelled is None else Labelled(labelled, features_of(1)),
+            featurizer_id=featurizers[""].featurizer_id,
             tick=tick,
         )
         return [measure(table, trace) for trace in traces]
+
+
+def _embedded(tables: list[OutcomeTable]) -> list[OutcomeTable]:
+    missing = sum(len(t) for t in tables if t.embeddings is None)
+    if not missing:
+        return tables
+    from bandit_router.adapters.embedding import make_embedder
+    from bandit_router.replay import embedded
+
+    embedder = make_embedder()
+    with _progress("embedding prompts", missing) as tick:
+        return [embedded(t, embedder, tick) for t in tables]
+
+
+def _featurizers(plan: Plan) -> dict[str, Any]:
+    """Featurizer by policy name; "" is everybody's, a foreign policy has its own."""
+    from bandit_router.bootstrap import make_featurizer
+
+    featurizers: dict[str, Any] = {"": make_featurizer(embed=False)}
+    if PARETO in plan.policies:
+        from bandit_router.adapters.pareto import ParetoFeaturizer
+
+        featurizers[PARETO] = ParetoFeaturizer()
+    return featurizers
 
 
 @contextmanager

@@ -109,11 +109,11 @@ class StoreSection(Section):
 
     Attributes:
         path: the SQLite file; made when it is missing.
-        synchronous: ``full`` survives a power cut, ``normal`` a killed process.
+        synchronous: ``normal`` survives a killed process, ``full`` also a power cut.
     """
 
     path: Path = Path("bandit-router.db")
-    synchronous: Literal["normal", "full"] = "full"
+    synchronous: Literal["normal", "full"] = "normal"
 
 
 class FeaturesSection(Section):

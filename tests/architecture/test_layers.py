@@ -28,6 +28,7 @@ LEVELS: dict[str, int] = {
     "policy": 2,
     "reward": 2,
     "budget": 2,
+    "drift": 2,
     "regret": 2,
     "ope": 2,
     "router": 3,

@@ -159,7 +159,7 @@ class SnapshotSection(Section):
         hmac_key: signs snapshots; None leaves them unsigned. Give it in the environment.
     """
 
-    every: int = Field(default=1000, ge=1)
+    every: int = Field(default=500, ge=1)
     keep: int = Field(default=5, ge=1)
     hmac_key: SecretStr | None = Field(default=None, min_length=16)
 

@@ -35,8 +35,15 @@ def _vowpal(class_name: str) -> Callable[[], PolicyFactory]:
     return load
 
 
+def _paretobandit() -> PolicyFactory:
+    from bandit_router.adapters.pareto import ParetoBandit
+
+    return ParetoBandit
+
+
 def _bandit() -> PolicyFactory:
     from bandit_router.adapters.vowpal_residual import VowpalResidual
+    from bandit_router.drift import DriftMonitor
     from bandit_router.policy.bandit import BanditPolicy
     from bandit_router.quality.mixture import Mixture, MixtureConfig
     from bandit_router.quality.scores import ScoreConfig
@@ -46,8 +53,10 @@ def _bandit() -> PolicyFactory:
         *,
         dimension: int,
         seed: int = 0,
-        epsilon: float = 0.01,
+        epsilon: float = 0.02,
+        exploration_cost: float = 0.001,
         vowpal: bool = True,
+        drift: bool = True,
         forgetting: float | None = None,
     ) -> Policy:
         score = ScoreConfig()
@@ -62,7 +71,12 @@ def _bandit() -> PolicyFactory:
             config=MixtureConfig(score=score),
             residual=VowpalResidual() if vowpal else None,
         )
-        return BanditPolicy(outcomes, epsilon=epsilon)
+        return BanditPolicy(
+            outcomes,
+            epsilon=epsilon,
+            exploration_cost=exploration_cost,
+            drift=DriftMonitor() if drift else None,
+        )
 
     return make
 
@@ -76,6 +90,7 @@ POLICIES: Mapping[str, Callable[[], PolicyFactory]] = {
     "uniform": _baseline("Uniform"),
     "cheapest": _baseline("Cheapest"),
     "strongest": _baseline("Strongest"),
+    "paretobandit": _paretobandit,
 }
 """Policy name to what imports its factory; nothing is imported before it is asked for."""
 

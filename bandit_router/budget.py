@@ -4,11 +4,13 @@ A router with quality value V picks models whose last USD buys at least 1 / V of
 therefore the cheapest way to spend a given mean: the mix stays on the best trade-off it knows. The
 pacer is a proportional-integral controller on log V (Astrom & Murray, *Feedback Systems*, ch. 10):
 
-    log V_t = a_t - pull * debt_t,     a_{t+1} = a_t - rate * clip(c_t / B - 1, -1, burst)
+    debt_{t+1} = debt_t + c_t / A - 1,    log V_t = a_t - pull * debt_t,
+    a_{t+1} = a_t - drift * pull * debt_t
 
-where debt is the running sum of c_t / B - 1 in units of one query's budget B. The debt makes the
-cumulative mean come back to B after any surprise, without a horizon; it is bounded on both sides so
-that neither a long idle spell nor a price shock is remembered for ever.
+where debt counts queries' worth of the mean A aimed at. Holding the debt near 0, rather than the
+recent rate near A, brings the cumulative mean back after any surprise, without a horizon, and is
+blind to how heavy the tail of the costs is. The debt is bounded on both sides, so that neither a
+long idle spell nor a price shock is remembered for ever.
 """
 
 from __future__ import annotations
@@ -24,16 +26,16 @@ class PacerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Gains of :class:`BudgetPacer`, per observed query.
 
     Attributes:
-        rate: step of the slow part of log V.
         pull: effect on log V of one query's budget of debt.
-        burst: bound on one query's effect on the slow part.
+        drift: share of that effect that moves the level for good.
+        aim: mean cost aimed at, as a share of the target: the margin for what is in flight.
         max_credit, max_debt: bounds on the debt, in queries' budgets.
         span: V stays within [B, span * B].
     """
 
-    rate: float = 0.01
-    pull: float = 0.01
-    burst: float = 4.0
+    pull: float = 0.02
+    drift: float = 0.01
+    aim: float = 0.99
     max_credit: float = 20.0
     max_debt: float = 400.0
     span: float = 1e4
@@ -64,13 +66,14 @@ class BudgetPacer:
             if not (math.isfinite(value) and value > 0.0):
                 raise InputError(f"{name} {value!r} must be finite and above 0")
         self._target, self._config = target_cost_usd, config or PacerConfig()
+        self._given = quality_value_usd
         self._level, self._debt = math.log(quality_value_usd), 0.0
 
     @property
     def quality_value_usd(self) -> float:
         """V for the next decision, USD per unit of score, > 0."""
         if self._target is None:
-            return math.exp(self._level)
+            return self._given
         low, high = self._bounds(self._target)
         return math.exp(min(max(self._level - self._config.pull * self._debt, low), high))
 
@@ -83,11 +86,12 @@ class BudgetPacer:
         """Take what one query cost, USD, >= 0; called once per learned interaction."""
         if self._target is None:
             return
-        config, excess = self._config, cost_usd / self._target - 1.0
+        config = self._config
+        debt = self._debt + cost_usd / (config.aim * self._target) - 1.0
+        self._debt = min(max(debt, -config.max_credit), config.max_debt)
         low, high = self._bounds(self._target)
-        self._level -= config.rate * min(excess, config.burst)
-        self._level = min(max(self._level, low), high)
-        self._debt = min(max(self._debt + excess, -config.max_credit), config.max_debt)
+        level = self._level - config.drift * config.pull * self._debt
+        self._level = min(max(level, low), high)
 
     def _bounds(self, target: float) -> tuple[float, float]:
         low = math.log(target)

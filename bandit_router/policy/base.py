@@ -92,12 +92,19 @@ def sample(evaluation: Evaluation, salt: str, event_id: str) -> tuple[int, Slice
     Returns:
         (index into the eligible actions, ``"explore"`` or ``"policy"``).
     """
-    pmf, epsilon = evaluation.pmf, evaluation.epsilon
-    k = pmf.shape[0]
     part, point = uniforms(salt, event_id)
+    pmf, epsilon = evaluation.pmf.tolist(), evaluation.epsilon
+    k = len(pmf)
     if part < epsilon:
         return min(int(point * k), k - 1), "explore"
-    own = pmf - epsilon / k
-    cumulative = np.cumsum(np.maximum(own, 0.0))
-    index = int(np.searchsorted(cumulative, point * cumulative[-1], side="right"))
-    return min(index, k - 1), "policy"
+    floor = epsilon / k
+    left = point * (sum(pmf) - epsilon)
+    last = 0
+    for index, probability in enumerate(pmf):
+        own = probability - floor
+        if own > 0.0:
+            last = index
+            left -= own
+            if left < 0.0:
+                return index, "policy"
+    return last, "policy"

@@ -42,8 +42,8 @@ class OutcomeModel(Protocol):
 
     def learn(
         self, features: Features, model: str, score: float | None, cost_usd: float | None
-    ) -> None:
-        """Take one outcome; ``None`` for what is not known."""
+    ) -> float | None:
+        """Take one outcome, ``None`` for what is not known; the score that was expected of it."""
         ...
 
     def set_catalog(self, catalog: Catalog) -> None:

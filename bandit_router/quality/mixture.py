@@ -137,11 +137,14 @@ class Mixture:
 
     def learn(
         self, features: Features, model: str, score: float | None, cost_usd: float | None
-    ) -> None:
-        """Take one outcome. A model that has left the catalog since is ignored."""
+    ) -> float | None:
+        """Take one outcome; the score that was expected of it, if there was a score.
+
+        A model that has left the catalog since is ignored.
+        """
         slot = self._slot.get(model)
         if slot is None:
-            return
+            return None
         x = self._standardised(features)
         if self._count < self._config.standardise_rows:
             self._count += 1.0
@@ -150,14 +153,14 @@ class Mixture:
         if cost_usd is not None:
             self._cost.learn(x, slot, cost_usd)
         if score is None:
-            return
-        if self._residual is None:
-            self._score.learn(x, slot, score, 0.0, None)
-            return
-        base = self._score.base(x, slot)
-        residual = float(self._residual.residuals(features, (model,))[0])
+            return None
+        base, residual = self._score.base(x, slot), None
+        if self._residual is not None:
+            residual = float(self._residual.residuals(features, (model,))[0])
         phi = self._score.learn(x, slot, score, base, residual)
-        self._residual.learn(features, model, score, 1.0 / phi, base)
+        if self._residual is not None:
+            self._residual.learn(features, model, score, 1.0 / phi, base)
+        return float(kernels.sigmoid(base))
 
     def forget(self, model: str) -> None:
         """Widen what is believed of one model, after evidence that it has changed."""

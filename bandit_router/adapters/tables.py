@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -424,8 +425,9 @@ def _embedding_ids(path: Path) -> list[str]:
 
 def _embedding_matrix(path: Path) -> np.ndarray:
     try:
-        matrix = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as stream:  # np.load leaves a path it cannot read open
+            matrix = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, TokenError) as error:
         raise LogFormatError(f"not a readable .npy file: {error}", path=str(path)) from error
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise LogFormatError("must be a matrix of floats, one row per query", path=str(path))

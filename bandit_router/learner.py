@@ -57,6 +57,7 @@ class Learner:
         pacer: observes their cost, where it is known; None without a budget.
 
     Attributes:
+        policy, pacer: as given.
         catalog: the models now.
         learn_seq: number of the last row applied; 0 before the first.
         snapshot_id: the last snapshot taken of this learner or loaded into it, "" before the
@@ -68,7 +69,7 @@ class Learner:
         self.catalog = catalog
         self.learn_seq = 0
         self.snapshot_id = ""
-        self._pacer = pacer
+        self.pacer = pacer
 
     def apply(self, row: Row) -> None:
         """Learn one row and advance ``learn_seq``.
@@ -93,8 +94,8 @@ class Learner:
                 return "unknown_action"
             if row.learn:
                 self.policy.learn(row)
-                if self._pacer is not None and row.cost_usd is not None:
-                    self._pacer.observe(row.cost_usd)
+                if self.pacer is not None and row.cost_usd is not None:
+                    self.pacer.observe(row.cost_usd)
         else:
             try:
                 catalog = self._changed(row)
@@ -112,7 +113,7 @@ class Learner:
                 learn_seq=self.learn_seq,
                 catalog=list(self.catalog),
                 policy=self.policy.dump(),
-                pacer=b"" if self._pacer is None else self._pacer.dump(),
+                pacer=b"" if self.pacer is None else self.pacer.dump(),
             )
         )
 
@@ -127,12 +128,12 @@ class Learner:
             catalog = Catalog(loaded.catalog)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, CatalogError) as error:
             raise SnapshotError(f"not a learner's state: {error}") from error
-        if bool(loaded.pacer) != (self._pacer is not None):
+        if bool(loaded.pacer) != (self.pacer is not None):
             raise SnapshotError("one of the stored and the configured learner has a budget pacer")
         self.policy.set_catalog(catalog)
         self.policy.load(loaded.policy)
-        if self._pacer is not None:
-            self._pacer.load(loaded.pacer)
+        if self.pacer is not None:
+            self.pacer.load(loaded.pacer)
         self.catalog = catalog
         self.learn_seq = loaded.learn_seq
 

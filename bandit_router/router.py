@@ -127,7 +127,7 @@ class Router:
         event_id = _event_id(context.event_id)
         if features is None:
             features = self._featurizer.features(context)
-        value = self._quality_value_usd() if quality_value_usd is None else quality_value_usd
+        value = float(self._quality_value_usd() if quality_value_usd is None else quality_value_usd)
         if not 0.0 < value < math.inf:
             raise DecisionError(f"quality_value_usd {value!r} must be finite and above 0")
         self.counts["decisions"] += 1
@@ -146,7 +146,7 @@ class Router:
         index, part = sample(evaluation, self.salt, event_id)
         return Decision(
             event_id=event_id,
-            ts=context.ts,
+            ts=float(context.ts),
             features=features,
             featurizer_id=self._featurizer.featurizer_id,
             eligible=eligible,
@@ -155,7 +155,7 @@ class Router:
             propensity=pmf[index],
             slice=part,
             quality_value_usd=value,
-            epsilon=evaluation.epsilon,
+            epsilon=float(evaluation.epsilon),
             predicted_score=score,
             predicted_cost_usd=cost_usd,
             snapshot_id=self.state.snapshot_id,
@@ -184,7 +184,7 @@ class Router:
         _, _, score, cost_usd = evaluated or (None, (), (), ())
         return Decision(
             event_id=event_id,
-            ts=context.ts,
+            ts=float(context.ts),
             features=features,
             featurizer_id=self._featurizer.featurizer_id,
             eligible=(model,),

@@ -161,11 +161,15 @@ def _upcast(raw: dict[str, Any], version: int) -> Any:
                 f"schema version {version} is not known here; this build reads {SCHEMA_VERSION}",
                 reason="unknown_version",
             )
-        raw, version = step(raw), version + 1
-    wire = _wire_types.get(raw.get("type", ""))
-    if wire is None:
-        raise EventError(f"unknown event type {raw.get('type')!r:.40} after upcasting")
-    return msgspec.convert({**raw, "schema": SCHEMA_VERSION}, wire)
+        try:
+            raw = step(raw)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EventError(f"not an event of schema version {version}: {error!r}") from error
+        version += 1
+    kind = raw.get("type")
+    if not isinstance(kind, str) or kind not in _wire_types:
+        raise EventError(f"unknown event type {kind!r:.40} after upcasting")
+    return msgspec.convert({**raw, "schema": SCHEMA_VERSION}, _wire_types[kind])
 
 
 def _to_wire(decision: Decision) -> DecisionOnWire:

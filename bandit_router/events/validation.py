@@ -143,8 +143,9 @@ def _check_json(name: str, value: Any, depth: int = 0) -> None:
     elif isinstance(value, float):
         _finite(name, value)
     else:
-        plain = value is None or isinstance(value, str | bool | int)
-        _need(plain, name, f"holds a {type(value).__name__}, which has no JSON form")
+        plain = value is None or isinstance(value, str | bool)
+        plain = plain or (isinstance(value, int) and -(2**63) <= value < 2**64)
+        _need(plain, name, f"holds {value!r:.40}, which has no portable JSON form")
 
 
 def _need(condition: object, field: str, what: str) -> None:

@@ -116,7 +116,7 @@ class Joiner:
         """Take a decision; returns the interactions that this event closes."""
         event_id = decision.event_id
         now = self._clock.advance(decision.ts, event_id)
-        rows = self._expire(now) if now >= self._next else []
+        rows = self._expire(now) if now > self._next else []
         if event_id in self._open or event_id in self._closed:
             self._discard("duplicate", decision)
             return rows
@@ -137,7 +137,7 @@ class Joiner:
         """Take a completion, escalation, feedback or error; returns what it closes."""
         event_id = outcome.event_id
         now = self._clock.advance(outcome.ts, event_id)
-        rows = self._expire(now) if now >= self._next else []
+        rows = self._expire(now) if now > self._next else []
         pending = self._open.get(event_id)
         if pending is not None:
             self._accept(pending, outcome, rows)
@@ -264,15 +264,15 @@ class Joiner:
     def _expire(self, now: float) -> list[Interaction]:
         rows: list[Interaction] = []
         queue = self._open_queue
-        while queue and queue[0][0] <= now:
+        while queue and queue[0][0] < now:
             pending = self._open_at(*queue.popleft())
             if pending is not None:
                 self._close(pending, pending.expired(self.rules), "expired", rows)
         queue = self._early_queue
-        while queue and queue[0][0] <= now:
+        while queue and queue[0][0] < now:
             self._orphan_at(*queue.popleft())
         queue = self._closed_queue
-        while queue and queue[0][0] <= now:
+        while queue and queue[0][0] < now:
             self._closed.pop(queue.popleft()[1], None)
         self._set_next()
         return rows

@@ -61,6 +61,9 @@ class JoinRules(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         # Rules that are equal have equal bytes, whatever order a configuration file had.
         msgspec.structs.force_setattr(self, "metrics", dict(sorted(self.metrics.items())))
+        for name in ("window_s", "slack_s", "max_jump_s", "default_score", "error_score"):
+            if isinstance(getattr(self, name), int):
+                msgspec.structs.force_setattr(self, name, float(getattr(self, name)))
         for name in ("window_s", "slack_s", "max_jump_s"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:

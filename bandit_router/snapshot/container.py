@@ -26,7 +26,7 @@ import msgspec
 
 from bandit_router.errors import SnapshotError
 from bandit_router.joiner import JoinRules
-from bandit_router.models import ModelSpec
+from bandit_router.models import Catalog, ModelSpec
 
 SCHEMA_VERSION = 1
 MAGIC = b"BRSNAP1\n"
@@ -71,8 +71,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rules: JoinRules = JoinRules()
 
     def __post_init__(self) -> None:
-        # Two recipes that are equal have equal bytes, whatever order a configuration file had.
-        msgspec.structs.force_setattr(self, "options", dict(sorted(self.options.items())))
+        # Equal recipes have equal bytes, whatever order a configuration file had, and whether it
+        # said 3 or 3.0: what is decoded again must encode to the same bytes.
+        settle = msgspec.structs.force_setattr
+        settle(self, "options", dict(sorted(self.options.items())))
+        settle(self, "quality_value_usd", float(self.quality_value_usd))
+        if self.target_cost_usd is not None:
+            settle(self, "target_cost_usd", float(self.target_cost_usd))
+        settle(self, "catalog", tuple(Catalog.from_builtins(Catalog(self.catalog).to_builtins())))
 
     def differences(self, other: Recipe) -> list[str]:
         """The names of the fields in which the two differ."""
@@ -85,7 +91,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         learn_seq: number of the last training row in it.
         created_ts: stream time at which it was taken, seconds since the epoch; 0 before any event.
-        parent: id of the snapshot before; "" for the first.
+        parent: id of the scheduled snapshot before; "" for the first.
+        scheduled: whether it was taken by the schedule, so that later ones name it as parent.
         epoch: which incarnation of the app's learner took it; a lower one is stale.
         offsets: last offset seen, per source.
         recipe: what the state grew from.
@@ -98,6 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     learn_seq: int
     created_ts: float
     parent: str
+    scheduled: bool = True
     epoch: int = 0
     offsets: dict[str, int]
     recipe: Recipe
@@ -136,6 +144,7 @@ def pack(
     catalog: Collection[ModelSpec],
     learner: bytes,
     joiner: bytes,
+    scheduled: bool = True,
     epoch: int = 0,
     key: bytes | None = None,
 ) -> Snapshot:
@@ -149,6 +158,7 @@ def pack(
         learn_seq=learn_seq,
         created_ts=created_ts,
         parent=parent,
+        scheduled=scheduled,
         epoch=epoch,
         offsets=dict(offsets),
         recipe=recipe,

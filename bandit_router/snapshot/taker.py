@@ -62,30 +62,31 @@ class Snapshots:
     def begin(self) -> None:
         """Keep the empty state, so that every decision has a snapshot to be explained from."""
         if self._learner.learn_seq == 0 and not self._learner.snapshot_id:
-            self._advance(self.take(-1))
+            self._learner.snapshot_id = self._take(-1, scheduled=True).id
 
     def after_event(self, offset: int) -> None:
         """Take a snapshot if one is due after the event at ``offset``."""
         if self._learner.learn_seq >= self._next:
             self._next = (self._learner.learn_seq // self._every + 1) * self._every
-            self._advance(self.take(offset))
+            self._learner.snapshot_id = self._take(offset, scheduled=True).id
 
     def take(self, offset: int) -> Snapshot:
-        """Take one now, outside the schedule: later ones do not build on it."""
+        """Take one now, outside the schedule, of which no later one will know."""
+        return self._take(offset, scheduled=False)
+
+    def _take(self, offset: int, *, scheduled: bool) -> Snapshot:
         snapshot = state_of(
             self._learner,
             self._joiner,
             recipe=self._recipe,
             offset=offset,
             parent=self._learner.snapshot_id,
+            scheduled=scheduled,
             epoch=self._epoch,
             key=self._key,
         )
         self._store.save(snapshot)
         return snapshot
-
-    def _advance(self, snapshot: Snapshot) -> None:
-        self._learner.snapshot_id = snapshot.id
 
 
 def state_of(
@@ -95,6 +96,7 @@ def state_of(
     recipe: Recipe,
     offset: int,
     parent: str,
+    scheduled: bool = True,
     epoch: int = 0,
     key: bytes | None = None,
 ) -> Snapshot:
@@ -107,6 +109,7 @@ def state_of(
         learn_seq=learner.learn_seq,
         created_ts=joiner.now if math.isfinite(joiner.now) else 0.0,
         parent=parent,
+        scheduled=scheduled,
         epoch=epoch,
         offsets={"log": offset},
         recipe=recipe,
@@ -133,5 +136,6 @@ def restore(snapshot: Snapshot, recipe: Recipe, learner: Learner, joiner: Joiner
     if learner.learn_seq != snapshot.manifest.learn_seq:
         raise SnapshotError(f"snapshot {snapshot.id} holds the state of row {learner.learn_seq}")
     joiner.load(snapshot.joiner)
-    learner.snapshot_id = snapshot.id
+    # Otherwise the snapshots after a pause would differ from those of a run without one.
+    learner.snapshot_id = snapshot.id if snapshot.manifest.scheduled else snapshot.manifest.parent
     return snapshot.manifest.offsets["log"]

@@ -69,6 +69,7 @@ def rebuild(
         recipe=recipe,
         offset=loop.offset,
         parent=snapshot.manifest.parent,
+        scheduled=snapshot.manifest.scheduled,
         epoch=snapshot.manifest.epoch,
     )
     events += loop.run(store)

@@ -8,10 +8,12 @@ same order: same bits, whether they are learned at once, after a restart, or yea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from bandit_router.drift import Alarm
 from bandit_router.errors import CatalogError, InputError, SnapshotError
 from bandit_router.events import CATALOG_CHANGES, Change, Row
 from bandit_router.models import Catalog, ModelSpec
@@ -62,6 +64,11 @@ class Learner:
         learn_seq: number of the last row applied; 0 before the first.
         snapshot_id: the last snapshot taken of this learner or loaded into it, "" before the
             first; whoever takes or loads one sets it. It is no part of the state.
+        changes: drift alarms that learning raised since the caller last emptied it. They are a
+            function of the rows, as the state is, and no part of it.
+
+    A policy that watches for drift has a method ``take_alarms`` (see
+    :class:`~bandit_router.policy.bandit.BanditPolicy`); others need not have it.
     """
 
     def __init__(self, policy: Policy, catalog: Catalog, pacer: Pacer | None = None) -> None:
@@ -70,6 +77,8 @@ class Learner:
         self.learn_seq = 0
         self.snapshot_id = ""
         self.pacer = pacer
+        self.changes: list[Change] = []
+        self._take_alarms: Callable[[], Sequence[Alarm]] = getattr(policy, "take_alarms", tuple)
 
     def apply(self, row: Row) -> None:
         """Learn one row and advance ``learn_seq``.
@@ -96,6 +105,7 @@ class Learner:
                 self.policy.learn(row)
                 if self.pacer is not None and row.cost_usd is not None:
                     self.pacer.observe(row.cost_usd)
+                self.changes += [self._alarmed(alarm, row) for alarm in self._take_alarms()]
         else:
             try:
                 catalog = self._changed(row)
@@ -136,6 +146,22 @@ class Learner:
             self.pacer.load(loaded.pacer)
         self.catalog = catalog
         self.learn_seq = loaded.learn_seq
+        self.changes = []
+
+    def _alarmed(self, alarm: Alarm, row: Interaction) -> Change:
+        """The event of an alarm that ``row``, about to be counted, has raised."""
+        return Change(
+            ts=row.closed_ts,
+            app=row.app,
+            kind="drift_alarm",
+            data={
+                "model": alarm.model,
+                "interactions": alarm.interactions,
+                "shortfall": alarm.shortfall,
+                "learn_seq": self.learn_seq + 1,
+                "event_id": row.event_id,
+            },
+        )
 
     def _changed(self, change: Change) -> Catalog:
         """The catalog after ``change``. Raises InputError when the change makes no sense."""

@@ -54,6 +54,7 @@ class Sink(Protocol):
         first_seq: int,
         rows: Sequence[Row],
         rejected: Sequence[Rejected],
+        changes: Sequence[Change],
     ) -> None:
         """Take one step.
 
@@ -63,6 +64,7 @@ class Sink(Protocol):
             first_seq: ``learn_seq`` of the first row.
             rows: training rows, numbered from ``first_seq``.
             rejected: what this event caused to be set aside, with reasons.
+            changes: what learning its rows found out: drift alarms.
 
         Raises:
             StorageError: earlier steps could not be stored; this one has been taken.
@@ -92,12 +94,14 @@ class MemorySink:
     Attributes:
         rows: training rows; row i has ``learn_seq`` i + 1 when the learner began empty.
         rejected: what was set aside.
+        changes: drift alarms.
         offset: of the last event; -1 before the first.
     """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.rejected: list[Rejected] = []
+        self.changes: list[Change] = []
         self.offset = -1
 
     def put(
@@ -107,6 +111,7 @@ class MemorySink:
         first_seq: int,  # noqa: ARG002 - the list's index says it
         rows: Sequence[Row],
         rejected: Sequence[Rejected],
+        changes: Sequence[Change],
     ) -> None:
         """Take one step."""
         self.offset = offset
@@ -114,6 +119,8 @@ class MemorySink:
             self.rows.extend(rows)
         if rejected:
             self.rejected.extend(rejected)
+        if changes:
+            self.changes.extend(changes)
 
     def commit(self) -> None:
         """Nothing to do: memory is as durable as it will get."""
@@ -204,7 +211,10 @@ class Loop:
         self.offset = offset
         if learned and self.snapshots is not None:
             self.snapshots.after_event(offset)
-        self.sink.put(offset, event, first_seq, learned, rejected)
+        changes: Sequence[Change] = ()
+        if self.learner.changes:
+            changes, self.learner.changes = self.learner.changes, []
+        self.sink.put(offset, event, first_seq, learned, rejected, changes)
 
     def _learn(self, rows: Sequence[Row], rejected: list[Rejected]) -> list[Row]:
         learned = []

@@ -184,6 +184,23 @@ class SqliteStore:
                 ).fetchall()
             )
 
+    def changes(self) -> list[tuple[int, Change]]:
+        """What learning found out (drift alarms), in order, each with the offset of the event
+        that closed the row which showed it.
+
+        Raises:
+            StorageError: one is damaged.
+        """
+        with self._translated("read changes") as connection:
+            found = connection.execute(
+                "SELECT offset, payload FROM changes ORDER BY offset, n"
+            ).fetchall()
+        events = [(offset, _event(payload)) for offset, payload in found]
+        for offset, event in events:
+            if not isinstance(event, Change):
+                raise _final(f"{self.path}: the change of event {offset} is damaged")
+        return events
+
     # Snapshots
 
     def snapshots(
@@ -255,6 +272,7 @@ class SqliteStore:
         rows: Sequence[tuple[int, int, str | None, bytes]],
         rejected: Sequence[tuple[int, int, str, bytes]],
         snapshots: Sequence[Snapshot],
+        changes: Sequence[tuple[int, int, str, float, bytes]] = (),
         *,
         keep_snapshots: int | None = None,
     ) -> None:
@@ -267,6 +285,7 @@ class SqliteStore:
             rows: (learn_seq, offset, event_id, payload), consecutive.
             rejected: (offset, n, reason, payload).
             snapshots: taken after some of the rows.
+            changes: (offset, n, kind, ts, payload).
             keep_snapshots: delete others than the newest so many and the first.
 
         Raises:
@@ -278,6 +297,7 @@ class SqliteStore:
                 fresh = self._not_stored_yet(rows, connection)
                 connection.executemany("INSERT INTO training VALUES (?, ?, ?, ?)", fresh)
             connection.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
+            connection.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?)", changes)
             connection.executemany(
                 "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?, ?)",
                 [(s.id, s.manifest.learn_seq, _manifest_text(s), s.data) for s in snapshots],
@@ -378,6 +398,7 @@ class SqliteSink:
         self._steps = 0
         self._rows: list[tuple[int, int, str | None, bytes]] = []
         self._rejected: list[tuple[int, int, str, bytes]] = []
+        self._changes: list[tuple[int, int, str, float, bytes]] = []
         self._snapshots: list[Snapshot] = []
 
     def put(
@@ -387,6 +408,7 @@ class SqliteSink:
         first_seq: int,
         rows: Sequence[Row],
         rejected: Sequence[Rejected],
+        changes: Sequence[Change],
     ) -> None:
         """Take one step; see :class:`~bandit_router.loop.Sink`."""
         for learn_seq, row in enumerate(rows, start=first_seq):
@@ -394,6 +416,8 @@ class SqliteSink:
             self._rows.append((learn_seq, offset, event_id, encode_row(row)))
         for n, item in enumerate(rejected):
             self._rejected.append((offset, n, item.reason, _payload(item)))
+        for n, change in enumerate(changes):
+            self._changes.append((offset, n, change.kind, change.ts, encode(change)))
         self._steps += 1
         if self._steps >= self._max_steps:
             self.commit()
@@ -406,9 +430,13 @@ class SqliteSink:
         """Store everything taken since the last commit, in one transaction."""
         if self._rows or self._rejected or self._snapshots:
             self._store.commit_steps(
-                self._rows, self._rejected, self._snapshots, keep_snapshots=self._keep
+                self._rows,
+                self._rejected,
+                self._snapshots,
+                self._changes,
+                keep_snapshots=self._keep,
             )
-            self._rows, self._rejected, self._snapshots = [], [], []
+            self._rows, self._rejected, self._snapshots, self._changes = [], [], [], []
         self._steps = 0
 
 

@@ -47,3 +47,19 @@ def m001_log(db: Database) -> None:
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m002_changes(db: Database) -> None:
+    """What learning found out: drift alarms."""
+    # offset is that of the event that closed the row which raised it; n numbers them.
+    db.execute(
+        """CREATE TABLE changes (
+            offset INTEGER NOT NULL,
+            n INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            ts REAL NOT NULL,
+            payload BLOB NOT NULL,
+            PRIMARY KEY (offset, n)
+        ) WITHOUT ROWID"""
+    )

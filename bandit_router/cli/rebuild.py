@@ -49,6 +49,8 @@ def command(
             "policy_identical": found.policy_identical,
             "rows_identical": found.rows_identical,
             "first_different_row": found.first_different_row,
+            "changes": found.changes,
+            "changes_identical": found.changes_identical,
             "snapshot_identical": found.snapshot_identical,
         },
         json_output,
@@ -70,4 +72,5 @@ def _draw(console: Console, found: Rebuilt) -> None:
     if found.first_different_row is not None:
         rows += f", first at row {found.first_different_row}"
     console.print(f"{found.rows} training rows joined from {found.events} events again: {rows}")
+    console.print(f"{found.changes} drift alarms raised again: {verdict(found.changes_identical)}")
     console.print(f"snapshot made from them: {verdict(found.snapshot_identical)}")

@@ -8,7 +8,7 @@ import msgspec
 
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.errors import InputError
-from bandit_router.events import Row, encode_row
+from bandit_router.events import Change, Row, encode, encode_row
 from bandit_router.loop import Loop, MemorySink, Rejected
 from bandit_router.snapshot import Snapshot, state_of
 from bandit_router.store_ops.resume import PolicyMaker, fresh_loop, policy_of, relearned
@@ -26,6 +26,8 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
         policy_identical: relearning the stored rows gives the snapshot's learner, byte for byte.
         rows_identical: joining the stored events again gives the stored rows, byte for byte.
         first_different_row: ``learn_seq`` of the first that differs, or None.
+        changes: drift alarms in the store.
+        changes_identical: the rows raise the stored alarms again, byte for byte, and no others.
         snapshot_identical: joining and learning the stored events gives the whole snapshot.
     """
 
@@ -37,12 +39,19 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     policy_identical: bool
     rows_identical: bool
     first_different_row: int | None
+    changes: int
+    changes_identical: bool
     snapshot_identical: bool
 
     @property
     def identical(self) -> bool:
         """Everything is as it was."""
-        return self.policy_identical and self.rows_identical and self.snapshot_identical
+        return (
+            self.policy_identical
+            and self.rows_identical
+            and self.changes_identical
+            and self.snapshot_identical
+        )
 
 
 def rebuild(
@@ -74,6 +83,7 @@ def rebuild(
     )
     events += loop.run(store)
     comparison.finish()
+    changes = store.changes()
     return Rebuilt(
         snapshot_id=snapshot.id,
         learn_seq=learn_seq,
@@ -83,6 +93,8 @@ def rebuild(
         policy_identical=learner.dump() == snapshot.learner,
         rows_identical=comparison.first_different is None,
         first_different_row=comparison.first_different,
+        changes=len(changes),
+        changes_identical=comparison.changes == [(at, encode(change)) for at, change in changes],
         snapshot_identical=(
             again.id == snapshot.id
             and again.learner == snapshot.learner
@@ -109,7 +121,9 @@ class _Comparison:
 
     def __init__(self, store: SqliteStore) -> None:
         self._stored = store.row_payloads(0, None)
+        self._rows = store.last_learn_seq()
         self.first_different: int | None = None
+        self.changes: list[tuple[int, bytes]] = []
 
     def put(
         self,
@@ -118,13 +132,16 @@ class _Comparison:
         first_seq: int,
         rows: Sequence[Row],
         rejected: Sequence[Rejected],
+        changes: Sequence[Change],
     ) -> None:
-        del offset, event, rejected
+        del event, rejected
         for learn_seq, row in enumerate(rows, start=first_seq):
             stored = next(self._stored, None)
             # Events that are stored but not learned yet give rows that the store cannot have.
             if stored is not None and stored != (learn_seq, encode_row(row)):
                 self.first_different = self.first_different or learn_seq
+        if first_seq <= self._rows:  # likewise: a step is stored with its rows, or not at all
+            self.changes += [(offset, encode(change)) for change in changes]
 
     def commit(self) -> None:
         """Nothing was changed."""

@@ -88,6 +88,7 @@ def relearned(store: SqliteStore, learner: Learner, learn_seq: int) -> Learner:
     """
     for _, row in store.rows(after=learner.learn_seq, until=learn_seq):
         learner.apply(row)
+    learner.changes.clear()  # they were handed over when the rows were learned first
     if learner.learn_seq < learn_seq:
         raise InputError(
             f"{store.path}: the training log ends at row {learner.learn_seq}, before row "

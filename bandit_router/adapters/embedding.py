@@ -62,12 +62,13 @@ DEFAULT_EMBEDDER_ID = _embedder_id(
 class FastEmbedder:
     """A fastembed text encoder that takes any text; loaded at the first use.
 
-    Texts are embedded one per run, never in padded batches. A text then goes through the same
-    computation alone and among others, and it is the fastest way on a CPU, measured on 200 prompts
-    of the paretobandit log (66 tokens in the mean) with 2 cores: 95 per second with one thread per
-    text, 60 one after another with two threads, 59 in length-sorted batches of 32, 83 of 4
-    (``python -m simulations.projection.encoder_speed``). ``embed_many`` therefore uses a second
-    session of one thread, shared by as many workers as there are cores.
+    Texts are embedded one per run, never in padded batches: a text then goes through the same
+    computation alone and among others. It is the fastest way on a CPU too. Prompts per second on
+    200 of the paretobandit log (66 tokens in the mean), 2 cores, idle: 97 with one thread per text
+    and two workers; 64 one after another with two threads; 83 in length-sorted batches of 4, 59 in
+    batches of 32. Beside other work: 88, 19, 22, 23. ``embed_many`` therefore uses a second session
+    of one thread, shared by as many workers as there are cores (120 MB more once it is used).
+    ``python -m simulations.projection.encoder_speed --prompts 200`` measures it again.
 
     Args:
         model: ``DEFAULT_MODEL`` or a name from ``fastembed.TextEmbedding.list_supported_models()``.

@@ -4,8 +4,8 @@
 
 Prints prompts per second and CPU time per prompt for: one after another with all threads; batches
 of 4 and of 32 texts of about the same length; and one text per run from as many single-threaded
-workers as cores (what ``FastEmbedder`` does). Run it on an idle machine; beside other work the threads of one text wait for each other and
-the first three ways lose most.
+workers as cores (what ``FastEmbedder`` does). Run it on an idle machine: beside other work the
+threads of one text wait for each other, and the first three ways lose most.
 """
 
 from __future__ import annotations

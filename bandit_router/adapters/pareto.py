@@ -78,7 +78,8 @@ class ParetoFeaturizer:
             if context.embedding is None:
                 raise InputError(f"query {context.event_id!r} has no embedding")
         embeddings = np.array([context.embedding for context in contexts], dtype=np.float64)
-        dense = self._pca.transform(embeddings) * self._scales
+        lengths = np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        dense = self._pca.transform(embeddings / lengths) * self._scales
         for row, context in enumerate(contexts):
             if not context.prompt.strip():
                 dense[row] = 0.0

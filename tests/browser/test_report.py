@@ -1,4 +1,4 @@
-"""``report.html`` in a real browser: its charts are there, nothing is fetched, nothing complains."""
+"""``report.html`` in a browser: its charts are there, nothing is fetched, nothing complains."""
 
 from __future__ import annotations
 

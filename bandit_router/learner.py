@@ -46,6 +46,8 @@ class LearnerState(msgspec.Struct, kw_only=True):
     pacer: bytes
 
 
+FLOAT32_MAX = 3.4028234663852886e38
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(LearnerState)
 
@@ -189,13 +191,20 @@ class Learner:
 
 def _is_sound(row: Interaction) -> bool:
     """Whether every number that a policy may use is finite and in its range."""
-    score, cost_usd, dense = row.score, row.cost_usd, row.features.dense
+    score, cost_usd = row.score, row.cost_usd
     return (
         (score is None or 0.0 <= score <= 1.0)
         and (cost_usd is None or 0.0 <= cost_usd < math.inf)
         and 0.0 < row.propensity <= 1.0
         and 0.0 < row.quality_value_usd < math.inf
-        # One dot product finds a NaN, an infinity, or a magnitude beyond 1e154 in any entry.
-        and math.isfinite(dense.dot(dense))
         and row.action in row.eligible
+        and _are_sound(row.features.dense.tolist())
     )
+
+
+def _are_sound(dense: list[float]) -> bool:
+    """Whether all are finite float32 numbers. On a few dozen, Python is faster than numpy."""
+    if not dense:
+        return True
+    within = -FLOAT32_MAX <= min(dense) and max(dense) <= FLOAT32_MAX
+    return within and math.isfinite(sum(dense))  # min and max may miss a NaN, the sum does not

@@ -20,17 +20,15 @@ duplicates by event_id before they come here.
 
 from __future__ import annotations
 
-import math
-from collections import deque
-
 import msgspec
 
 from bandit_router.errors import SnapshotError
 from bandit_router.events import Feedback, Outcome
 from bandit_router.joiner.clock import StreamClock
+from bandit_router.joiner.expiring import Expiring
 from bandit_router.joiner.pending import Pending, key_of
 from bandit_router.joiner.rules import JoinRules
-from bandit_router.joiner.state import EarlyState, JoinerState, PendingState
+from bandit_router.joiner.state import Closed, Early, JoinerState, PendingState
 from bandit_router.types import Decision, Interaction
 
 COUNTS = (
@@ -51,21 +49,12 @@ COUNTS = (
     "off_action",
 )
 
-Queue = deque[tuple[float, str]]
-
 
 class Discarded(msgspec.Struct, frozen=True, eq=False):
     """An event that is kept but never learned from. ``reason`` is one of the joiner's counts."""
 
     reason: str
     event: Decision | Outcome
-
-
-class Early(msgspec.Struct):
-    """Outcomes that came before their decision. ``deadline`` is in stream time."""
-
-    deadline: float
-    outcomes: list[Outcome]
 
 
 class Joiner:
@@ -91,16 +80,13 @@ class Joiner:
         self._first = self.rules.closing == "first"
         self._metrics = dict(self.rules.metrics)
         self._score_metric = self.rules.score_metric
-        self._open: dict[str, Pending] = {}
-        self._early: dict[str, Early] = {}
+        self._open: Expiring[Pending] = Expiring()
+        self._early: Expiring[Early] = Expiring()
+        self._closed: Expiring[Closed] = Expiring()
         self._n_early = 0
-        self._closed: dict[str, tuple[str, ...]] = {}
-        # Queues of (deadline, event_id), ascending, since the clock is monotone. An entry counts
-        # only while what it names is there with that deadline.
-        self._open_queue: Queue = deque()
-        self._early_queue: Queue = deque()
-        self._closed_queue: Queue = deque()
-        self._next = math.inf
+        # (ts, event_id) of events that came too far ahead of the clock to be believed yet.
+        self._ahead: list[tuple[float, str]] = []
+        self._next = float("inf")  # until this stream time nothing ends
 
     @property
     def now(self) -> float:
@@ -116,44 +102,45 @@ class Joiner:
         """Take a decision; returns the interactions that this event closes."""
         event_id = decision.event_id
         now = self._clock.advance(decision.ts, event_id)
-        rows = self._expire(now) if now > self._next else []
-        if event_id in self._open or event_id in self._closed:
+        rows = self._tick(now) if now > self._next or self._clock.leapt else []
+        if event_id in self._open.entries or event_id in self._closed.entries:
             self._discard("duplicate", decision)
             return rows
         self.counts["decisions"] += 1
-        deadline = now + self._hold
-        pending = self._open[event_id] = Pending(decision, deadline)
-        self._open_queue.append((deadline, event_id))
-        self._next = min(self._next, deadline)
-        if event_id in self._early:
+        pending = Pending(decision, now + self._hold)
+        self._open.put(event_id, pending)
+        self._next = min(self._next, pending.deadline)
+        if event_id in self._early.entries:
             self._take_early(pending, rows)
-        if len(self._open_queue) > 2 * len(self._open) + 1024:
-            self._open_queue = deque(e for e in self._open_queue if e[1] in self._open)
-        if len(self._open) > self.rules.max_open:
-            self._evict(rows)
+        if self._clock.suspects:
+            self._note_ahead(decision.ts, event_id)
+        if len(self._open.entries) > self.rules.max_open:
+            self._close(self._open.oldest(), "evicted", rows)
         return rows
 
     def outcome(self, outcome: Outcome) -> list[Interaction]:
         """Take a completion, escalation, feedback or error; returns what it closes."""
         event_id = outcome.event_id
         now = self._clock.advance(outcome.ts, event_id)
-        rows = self._expire(now) if now > self._next else []
-        pending = self._open.get(event_id)
+        rows = self._tick(now) if now > self._next or self._clock.leapt else []
+        pending = self._open.entries.get(event_id)
         if pending is not None:
             self._accept(pending, outcome, rows)
-        elif event_id in self._closed:
+        elif event_id in self._closed.entries:
             self._after_closing(outcome)
         else:
             self._buffer(outcome, now)
+        if self._clock.suspects and event_id not in self._open.entries:
+            self._note_ahead(outcome.ts, event_id)
         return rows
 
     def drain(self) -> list[Interaction]:
         """Close everything as if its window had ended: for the end of a finite stream."""
         rows: list[Interaction] = []
-        for pending in list(self._open.values()):
-            self._close(pending, pending.expired(self.rules), "expired", rows)
-        for event_id in list(self._early):
-            self._orphan(event_id)
+        while len(self._open):
+            self._close(self._open.oldest(), "expired", rows)
+        while len(self._early):
+            self._orphan(self._early.oldest())
         return rows
 
     def _accept(self, pending: Pending, outcome: Outcome, rows: list[Interaction]) -> None:
@@ -182,17 +169,19 @@ class Joiner:
             pending.add(outcome, key, score)
             row = pending.finished(self.rules) if self._first else None
             if row is not None:
-                self._close(pending, row, "joined", rows)
+                self._open.pop(row.event_id)
+                self._emit(pending, row, "joined", rows)
 
-    def _close(self, pending: Pending, row: Interaction, how: str, rows: list[Interaction]) -> None:
-        event_id = row.event_id
-        del self._open[event_id]
-        self._closed[event_id] = tuple(pending.keys)
-        forget = self._clock.now + self._hold
-        self._closed_queue.append((forget, event_id))
-        self._next = min(self._next, forget)
-        if len(self._closed) > self.rules.max_closed:
-            self._closed.pop(self._closed_queue.popleft()[1], None)
+    def _close(self, pending: Pending, how: str, rows: list[Interaction]) -> None:
+        """Close with what there is, a decision that is no longer among the open ones."""
+        self._emit(pending, pending.expired(self.rules), how, rows)
+
+    def _emit(self, pending: Pending, row: Interaction, how: str, rows: list[Interaction]) -> None:
+        closed = Closed(row.event_id, self._clock.now + self._hold, tuple(pending.keys))
+        self._closed.put(row.event_id, closed)
+        self._next = min(self._next, closed.deadline)
+        if len(self._closed.entries) > self.rules.max_closed:
+            self._closed.oldest()
         self.counts[how] += 1
         if row.learn is not pending.decision.learn:
             self.counts["off_action"] += 1
@@ -202,7 +191,7 @@ class Joiner:
         rows.append(row)
 
     def _after_closing(self, outcome: Outcome) -> None:
-        if key_of(outcome) in self._closed[outcome.event_id]:
+        if key_of(outcome) in self._closed.entries[outcome.event_id].keys:
             self._discard("duplicate", outcome)
         elif type(outcome) is Feedback and outcome.retracts:
             self._discard("late_retraction", outcome)
@@ -211,14 +200,11 @@ class Joiner:
 
     def _buffer(self, outcome: Outcome, now: float) -> None:
         """Keep an outcome whose decision has not come yet; it may never come."""
-        event_id = outcome.event_id
-        early = self._early.get(event_id)
+        early = self._early.entries.get(outcome.event_id)
         if early is None:
-            early = self._early[event_id] = Early(now + self._hold, [])
-            self._early_queue.append((early.deadline, event_id))
+            early = Early(outcome.event_id, now + self._hold, [])
+            self._early.put(outcome.event_id, early)
             self._next = min(self._next, early.deadline)
-            if len(self._early_queue) > 2 * len(self._early) + 1024:
-                self._early_queue = deque(e for e in self._early_queue if e[1] in self._early)
         if len(early.outcomes) >= self.rules.max_outcomes:
             self._discard("too_many", outcome)
             return
@@ -226,63 +212,73 @@ class Joiner:
         self._n_early += 1
         self.counts["early"] += 1
         while self._n_early > self.rules.max_early:
-            self._orphan_at(*self._early_queue.popleft())
+            self._orphan(self._early.oldest())
 
     def _take_early(self, pending: Pending, rows: list[Interaction]) -> None:
         event_id = pending.decision.event_id
         outcomes = self._early.pop(event_id).outcomes
         self._n_early -= len(outcomes)
         for outcome in outcomes:
-            if event_id in self._open:
+            if event_id in self._open.entries:
                 self._accept(pending, outcome, rows)
             else:
                 self._after_closing(outcome)
 
-    def _orphan_at(self, deadline: float, event_id: str) -> None:
-        early = self._early.get(event_id)
-        if early is not None and early.deadline == deadline:
-            self._orphan(event_id)
-
-    def _orphan(self, event_id: str) -> None:
-        outcomes = self._early.pop(event_id).outcomes
-        self._n_early -= len(outcomes)
-        for outcome in outcomes:
+    def _orphan(self, early: Early) -> None:
+        self._n_early -= len(early.outcomes)
+        for outcome in early.outcomes:
             self._discard("orphan", outcome)
 
-    def _open_at(self, deadline: float, event_id: str) -> Pending | None:
-        pending = self._open.get(event_id)
-        return pending if pending is not None and pending.deadline == deadline else None
-
-    def _evict(self, rows: list[Interaction]) -> None:
-        """Close the oldest open decision early, with what there is."""
-        while True:
-            pending = self._open_at(*self._open_queue.popleft())
-            if pending is not None:
-                self._close(pending, pending.expired(self.rules), "evicted", rows)
-                return
-
-    def _expire(self, now: float) -> list[Interaction]:
+    def _tick(self, now: float) -> list[Interaction]:
+        """End what has reached its deadline."""
+        if self._clock.leapt:
+            self._catch_up(now)
         rows: list[Interaction] = []
-        queue = self._open_queue
-        while queue and queue[0][0] < now:
-            pending = self._open_at(*queue.popleft())
-            if pending is not None:
-                self._close(pending, pending.expired(self.rules), "expired", rows)
-        queue = self._early_queue
-        while queue and queue[0][0] < now:
-            self._orphan_at(*queue.popleft())
-        queue = self._closed_queue
-        while queue and queue[0][0] < now:
-            self._closed.pop(queue.popleft()[1], None)
-        self._set_next()
+        while (pending := self._open.due(now)) is not None:
+            self._close(pending, "expired", rows)
+        while (early := self._early.due(now)) is not None:
+            self._orphan(early)
+        while self._closed.due(now) is not None:
+            pass
+        self._next = self._first_deadline()
         return rows
 
-    def _set_next(self) -> None:
-        """The earliest deadline; until then an event need not look at the queues."""
-        self._next = math.inf
-        for queue in (self._open_queue, self._early_queue, self._closed_queue):
-            if queue and queue[0][0] < self._next:
-                self._next = queue[0][0]
+    def _note_ahead(self, ts: float, event_id: str) -> None:
+        """Remember what came with an event far ahead of the clock.
+
+        Its deadline was set by a clock that may be slow, and is too early then.
+        """
+        if self._clock.lead(ts) <= self.rules.max_jump_s:
+            return
+        self._ahead.append((ts, event_id))
+        memories = (self._open.entries, self._early.entries, self._closed.entries)
+        if len(self._ahead) > 2 * sum(map(len, memories)) + 1024:
+            self._ahead = [a for a in self._ahead if any(a[1] in known for known in memories)]
+
+    def _catch_up(self, now: float) -> None:
+        """Prolong what came while the clock was slow, now that it has leapt.
+
+        What is still ahead of it came after the time it has leapt to, so it gets a new deadline
+        too, and stays remembered.
+        """
+        self._clock.leapt = False
+        still_ahead = []
+        for ts, event_id in self._ahead:
+            lead = self._clock.lead(ts)
+            near = lead <= self.rules.max_jump_s
+            deadline = now + self._hold + (max(lead, 0.0) if near else 0.0)
+            for memory in (self._open, self._early, self._closed):
+                memory.prolong(event_id, deadline)
+            if not near:
+                still_ahead.append((ts, event_id))
+        self._ahead = still_ahead
+
+    def _first_deadline(self) -> float:
+        return min(
+            self._open.first_deadline(),
+            self._early.first_deadline(),
+            self._closed.first_deadline(),
+        )
 
     def _discard(self, reason: str, event: Decision | Outcome) -> None:
         self.counts[reason] += 1
@@ -297,9 +293,10 @@ class Joiner:
             rules=self.rules,
             clock=self._clock.dump(),
             counts=self.counts,
-            open=[PendingState.of(pending) for pending in self._open.values()],
-            early=[EarlyState(i, e.deadline, e.outcomes) for i, e in self._early.items()],
-            closed=[(at, i, self._closed[i]) for at, i in self._closed_queue],
+            open=[PendingState.of(pending) for pending in self._open.entries.values()],
+            early=list(self._early.entries.values()),
+            closed=list(self._closed.entries.values()),
+            ahead=self._ahead,
         ).encode()
 
     def load(self, state: bytes) -> None:
@@ -317,11 +314,13 @@ class Joiner:
         self._clock.load(loaded.clock)
         self.counts = dict.fromkeys(COUNTS, 0) | loaded.counts
         self.discarded = []
-        self._open = {p.decision.event_id: p.pending() for p in loaded.open}
-        self._early = {e.event_id: Early(e.deadline, e.outcomes) for e in loaded.early}
-        self._n_early = sum(len(e.outcomes) for e in loaded.early)
-        self._closed = {event_id: keys for _, event_id, keys in loaded.closed}
-        self._open_queue = deque((p.deadline, i) for i, p in self._open.items())
-        self._early_queue = deque((e.deadline, i) for i, e in self._early.items())
-        self._closed_queue = deque((at, event_id) for at, event_id, _ in loaded.closed)
-        self._set_next()
+        self._open, self._early, self._closed = Expiring(), Expiring(), Expiring()
+        for stored in loaded.open:
+            self._open.put(stored.decision.event_id, stored.pending())
+        for early in loaded.early:
+            self._early.put(early.event_id, early)
+        for closed in loaded.closed:
+            self._closed.put(closed.event_id, closed)
+        self._n_early = sum(len(early.outcomes) for early in loaded.early)
+        self._ahead = list(loaded.ahead)
+        self._next = self._first_deadline()

@@ -53,12 +53,23 @@ class PendingState(msgspec.Struct, array_like=True):
         return pending
 
 
-class EarlyState(msgspec.Struct, array_like=True):
-    """Outcomes that wait for one decision."""
+class Early(msgspec.Struct, array_like=True):
+    """Outcomes that came before their decision. ``deadline`` is in stream time."""
 
     event_id: str
     deadline: float
     outcomes: list[Outcome]
+
+
+class Closed(msgspec.Struct, array_like=True):
+    """A closed decision, remembered until ``deadline`` (stream time) to tell duplicates.
+
+    ``keys`` identifies the outcomes that it had.
+    """
+
+    event_id: str
+    deadline: float
+    keys: tuple[str, ...]
 
 
 class JoinerState(msgspec.Struct, kw_only=True):
@@ -68,8 +79,9 @@ class JoinerState(msgspec.Struct, kw_only=True):
     clock: ClockState
     counts: dict[str, int]
     open: list[PendingState]
-    early: list[EarlyState]
-    closed: list[tuple[float, str, tuple[str, ...]]]
+    early: list[Early]
+    closed: list[Closed]
+    ahead: list[tuple[float, str]]
 
     def encode(self) -> bytes:
         """The state as bytes; equal states give equal bytes."""

@@ -206,5 +206,5 @@ def _are_sound(dense: list[float]) -> bool:
     """Whether all are finite float32 numbers. On a few dozen, Python is faster than numpy."""
     if not dense:
         return True
-    within = -FLOAT32_MAX <= min(dense) and max(dense) <= FLOAT32_MAX
+    within = min(dense) >= -FLOAT32_MAX and max(dense) <= FLOAT32_MAX
     return within and math.isfinite(sum(dense))  # min and max may miss a NaN, the sum does not

@@ -21,8 +21,9 @@ from bandit_router.policy.baselines import TALLY_SHAPE
 from bandit_router.policy.tally import Tally, pack, unpack
 from bandit_router.types import Evaluation, Features, Interaction
 
-# Regression by importance-weighted averaging (VW's default), adaptive normalised steps (ditto).
-# Clipping at 1/(2K) keeps a rare action's importance weight bounded.
+# VW's defaults throughout. On folds 0 and 1 of three logs (nine quality values in all, 10 seeds)
+# the mean regret was .079 for vw-epsilon and .059 for vw-squarecb; epsilon .02, learning rate 2,
+# --clip_p .05, --gamma_scale 300 and 1000 came to .072 to .074 and .062 to .066: inside the noise.
 _COMMON = ("--cb_explore_adf", "--cb_type", "mtr", "--interactions", "as", "--interactions", "ac")
 _CONSTANT = token_index("constant")
 _PRICE = token_index("log_price")

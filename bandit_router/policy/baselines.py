@@ -1,7 +1,7 @@
 """Textbook policies to compare with: LinUCB, Thompson sampling, uniform, and fixed choices.
 
 Every policy knows the same beforehand: the catalog with its prices. Settings are the usual ones of
-their sources; the few that were tuned say how. All state their pmf exactly.
+their sources; what was tuned says how. All state their pmf exactly.
 """
 # ruff: noqa: ARG002 - the signatures are the Policy protocol's; most of these look at little
 
@@ -173,10 +173,14 @@ class LinUcb:
     The deterministic choice gets the share 1 - epsilon, so that its propensities are usable:
     epsilon is .02, that of the default policy.
 
+    The paper's ridge of 1 lets 30 or so coefficients per model fit noise in a short log. On folds
+    0 and 1 of three logs (nine quality values in all) alpha .5 with ridge 1 had a mean regret of
+    .122, alpha .25 with ridge 10 of .058; alpha .03 to .25 with ridge 3 to 30 were .058 to .080.
+
     Args:
         catalog, dimension, seed: as for every policy; the seed is not used.
         alpha: width of the bound.
-        ridge: prior precision of the coefficients, > 0 (1 in the paper).
+        ridge: prior precision of the coefficients, > 0.
         epsilon: share of the uniform distribution.
     """
 
@@ -188,8 +192,8 @@ class LinUcb:
         *,
         dimension: int,
         seed: int = 0,
-        alpha: float = 0.5,
-        ridge: float = 1.0,
+        alpha: float = 0.25,
+        ridge: float = 10.0,
         epsilon: float = 0.02,
     ) -> None:
         if not (alpha >= 0.0 and ridge > 0.0 and 0.0 <= epsilon <= 1.0):

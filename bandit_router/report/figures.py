@@ -101,9 +101,18 @@ class Curve:
 
 
 def cumulative(
-    name: str, title: str, note: str, curves: Sequence[Curve], y_label: str, mark: str = ""
+    name: str,
+    title: str,
+    note: str,
+    curves: Sequence[Curve],
+    y_label: str,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> Figure:
-    """Lines of means over seeds with a band from the 10th to the 90th percentile of seeds."""
+    """Lines of means over seeds with a band from the 10th to the 90th percentile of seeds.
+
+    Args:
+        marks: (query, text) of things that happened, in order.
+    """
     n = curves[0].values.shape[1]
     at = np.unique(np.linspace(0, n - 1, min(_STEPS, n)).astype(int))
     means = {c.name: c.values[:, at].mean(axis=0) for c in curves}
@@ -124,8 +133,7 @@ def cumulative(
             plot.band(_points(x, low), _points(x, high), c.cls)
     for c in curves:
         plot.line(_points(x, means[c.name]), c.cls)
-    if mark:
-        plot.mark_x(n / 2, mark)
+    plot.marks_x(marks)
     plot.strips(
         x,
         [
@@ -150,13 +158,16 @@ def _points(x: Sequence[float], y: np.ndarray) -> list[tuple[float, float]]:
 
 
 def model_share(
-    title: str, models: Sequence[str], chosen: np.ndarray, mark: tuple[float, str] | None = None
+    title: str,
+    models: Sequence[str],
+    chosen: np.ndarray,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> Figure:
     """Share of every model among the choices, over time.
 
     Args:
         chosen: shape (seeds, n), column of the model chosen.
-        mark: (query, text) of something that happened.
+        marks: (query, text) of things that happened, in order.
     """
     n = chosen.shape[1]
     slices = np.array_split(np.arange(n), min(_SLICES, n))
@@ -183,8 +194,7 @@ def model_share(
         tip = f"{name}: {share.mean():.1%} of all choices"
         plot.area(_points(middle, floor), _points(middle, top), colour(place), tip)
         floor = top
-    if mark is not None:
-        plot.mark_x(*mark)
+    plot.marks_x(marks)
     plot.strips(
         middle,
         [

@@ -155,13 +155,15 @@ class Plot:
         side = "end" if left else "start"
         self._put(el("text", text, x=x - 7 if left else x + 7, y=y + 4, cls=f"note {side}"))
 
-    def mark_x(self, value: float, text: str) -> None:
-        """A vertical line at which something happened."""
-        at = self.x(value)
-        self._put(el("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, cls="event"))
-        side = "end" if at > (LEFT + WIDTH) / 2 else "start"
-        shift = -5 if side == "end" else 5
-        self._put(el("text", text, x=at + shift, y=TOP + 12, cls=f"note {side}"))
+    def marks_x(self, marks: Sequence[tuple[float, str]]) -> None:
+        """Vertical lines at which something happened, their texts one below the other."""
+        for place, (value, text) in enumerate(marks):
+            at = self.x(value)
+            self._put(el("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, cls="event"))
+            side = "end" if at > (LEFT + WIDTH) / 2 else "start"
+            shift = -5 if side == "end" else 5
+            height = TOP + 12 + 15 * place
+            self._put(el("text", text, x=at + shift, y=height, cls=f"note event-note {side}"))
 
     def strips(self, at: Sequence[float], tips: Sequence[str]) -> None:
         """Invisible columns over the chart that carry the values at ``at``, for hovering."""

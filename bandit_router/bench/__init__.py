@@ -1,0 +1,1 @@
+"""What `bandit-router bench` measures: speed, and quality beside the baselines."""

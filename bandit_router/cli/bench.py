@@ -1,0 +1,161 @@
+"""`bandit-router bench speed|quality`: the figures that the README quotes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bandit_router.cli.output import JsonOption, command_group, emit, stderr_console
+from bandit_router.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bandit_router.bench.grid import Grid
+
+app = command_group("Measure speed and quality: every figure the README quotes.")
+
+MarkdownOption = Annotated[
+    bool, typer.Option("--markdown", help="Print the tables as Markdown, to paste elsewhere.")
+]
+
+
+@app.command("speed")
+def speed(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer repeats; memory over 20,000 learns.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for speed.json and speed.md.")] = None,
+    markdown: MarkdownOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Time of deciding, replaying, routing and starting, and memory, each beside its target."""
+    from bandit_router.bench.grid import figure_grid
+    from bandit_router.bench.speed import LEGEND, QUICK, SpeedPlan, machine, run_speed, to_builtins
+
+    _check_folder(out)
+    start, where = time.perf_counter(), machine()
+    figures = run_speed(QUICK if quick else SpeedPlan(), stderr_console())
+    seconds = time.perf_counter() - start
+    about = (
+        f"Python {where['python']}, {where['system']}, {where['cores']} cores, load average "
+        f"{where['load']} at the start; took {seconds:,.0f} s"
+    )
+    grids = [figure_grid("Speed", figures)]
+    result = to_builtins(figures, where, seconds)
+    _finish("speed", result, grids, [about, LEGEND], out, markdown, json_output)
+
+
+@app.command("quality")
+def quality(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the routing logs; default ../shared/data, where it exists."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds; default 20, with --quick 3.", min=1)
+    ] = None,
+    seed0: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    folds: Annotated[str, typer.Option(help="Comma-separated folds to replay.")] = "2,3,4",
+    warm_folds: Annotated[
+        str, typer.Option(help="Comma-separated folds that a warm start learns first.")
+    ] = "0,1",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds and policies.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="The first N queries of each log only.", min=1)
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes to use.", min=1)] = 2,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for quality.json and quality.md; the embeddings of the packaged "
+            "prompts are kept there for the next run."
+        ),
+    ] = None,
+    markdown: MarkdownOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Lifts, regrets and rewards beside every baseline, on routing logs and on budgets.
+
+    Policies start cold and see the score and cost of the model they chose only. Then the protocol
+    of the package paretobandit: learn on its val log, go on and be judged on its test_holdout log,
+    at six budgets, beside paretobandit itself.
+    """
+    from bandit_router.bench.quality import QualityPlan, run_quality
+    from bandit_router.bench.quality_report import grids, legend, to_builtins
+
+    _check_folder(out)
+    plan = QualityPlan(
+        data=data,
+        seeds=seeds or (3 if quick else 20),
+        seed0=seed0,
+        folds=_folds(folds, "--folds"),
+        warm_folds=_folds(warm_folds, "--warm-folds"),
+        quick=quick,
+        processes=jobs,
+        limit=limit,
+        cache=out,
+    )
+    start = time.perf_counter()
+    result = run_quality(plan, stderr_console())
+    seconds = time.perf_counter() - start
+    about = f"{plan.seeds} seeds, folds {folds}, {seconds:,.0f} s"
+    lines = [about, *legend(result)]
+    _finish(
+        "quality", to_builtins(result, seconds), grids(result), lines, out, markdown, json_output
+    )
+
+
+def _check_folder(out: Path | None) -> None:
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+
+
+def _folds(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(fold) for fold in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text!r}: use whole numbers, as in 2,3,4") from None
+
+
+def _finish(
+    name: str,
+    result: dict[str, Any],
+    grids: Sequence[Grid],
+    lines: Sequence[str],
+    out: Path | None,
+    markdown: bool,
+    json_output: bool,
+) -> None:
+    """Write the files that are asked for, then print the result."""
+    from bandit_router.bench.grid import markdown as as_markdown
+    from bandit_router.bench.grid import print_grid
+
+    text = "\n".join([*map(as_markdown, grids), *(f"{line}\n" for line in lines)])
+    if out is not None:
+        _write(out, name, result, text)
+
+    def human(console: Console) -> None:
+        if markdown:
+            console.print(text, markup=False, soft_wrap=True)
+            return
+        for grid in grids:
+            print_grid(console, grid)
+        for line in lines:
+            console.print(line, markup=False)
+
+    emit(result, json_output, human=human)
+
+
+def _write(out: Path, name: str, result: dict[str, Any], text: str) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.json").write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write to {out}: {error}") from error

@@ -14,7 +14,7 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -26,12 +26,12 @@ from bandit_router.events import Completion, Feedback, Outcome
 from bandit_router.features.featurizer import Embedder
 from bandit_router.joiner import Joiner, JoinRules
 from bandit_router.learner import Learner
-from bandit_router.loop import Loop, MemorySink
+from bandit_router.loop import Loop
 from bandit_router.models import Catalog, ModelSpec
 from bandit_router.policy.base import Policy
 from bandit_router.regret import fixed_hull
 from bandit_router.router import Router
-from bandit_router.types import Context, Features, Interaction
+from bandit_router.types import Context, Decision, Features, Interaction
 
 PRICE_NOISE = 0.3
 """Standard deviation of log(price known beforehand / mean cost in the log)."""
@@ -182,7 +182,7 @@ class Player:
             state=learner,
         )
         rules = JoinRules(window_s=max(3600.0, 2.0 * delay), max_open=max(1000, 2 * delay))
-        self._loop = Loop(Joiner(rules), learner, MemorySink())
+        self._loop = Loop(Joiner(rules), learner, _NoSink())
         self._delay = delay
         self._played = 0
 
@@ -232,11 +232,15 @@ class Player:
             features: of each row of the table.
             tick: called now and then with the number of queries done since.
         """
-        steps = Steps.empty(len(order))
+        steps, columns = Steps(), {model: k for k, model in enumerate(table.models)}
+        scores, costs = table.scores.tolist(), table.costs_usd.tolist()
         waiting: deque[tuple[Outcome, Outcome]] = deque()
         start = time.perf_counter()
         for place, row in enumerate(order):
-            waiting.append(self._decide(table, features[row], row, place, steps))
+            decision = self._decide(features[row])
+            column = columns[decision.action]
+            steps.add(decision, column)
+            waiting.append(self._outcomes(decision, scores[row][column], costs[row][column]))
             if len(waiting) > self._delay:
                 self._deliver(waiting.popleft())
             if tick is not None and (place & 127) == 127:
@@ -248,34 +252,25 @@ class Player:
         steps.seconds = time.perf_counter() - start
         return steps
 
-    def _decide(
-        self, table: OutcomeTable, features: Features, row: int, place: int, steps: Steps
-    ) -> tuple[Outcome, Outcome]:
-        """Decide one query; returns its outcomes, those of the chosen model and no other."""
-        now = float(self._played)
-        event_id = f"replay-{self._played}"
+    def _decide(self, features: Features) -> Decision:
+        context = Context(event_id=f"replay-{self._played}", ts=float(self._played))
         self._played += 1
-        context = Context(event_id=event_id, ts=now)
         decision = self._router.decide(context, features=features)
         self._loop.feed(decision, self._played)
-        column = table.models.index(decision.action)
-        steps.chosen[place] = column
-        steps.explored[place] = decision.slice == "explore"
-        steps.propensities[place] = decision.propensity
-        steps.quality_values_usd[place] = decision.quality_value_usd
-        later = now + self._delay
+        return decision
+
+    def _outcomes(
+        self, decision: Decision, score: float, cost_usd: float
+    ) -> tuple[Outcome, Outcome]:
+        """The events by which the chosen model's outcome arrives, when its delay is over."""
+        event_id, later = decision.event_id, decision.ts + self._delay
         return (
-            Completion(
-                event_id=event_id,
-                ts=later,
-                model=decision.action,
-                cost_usd=float(table.costs_usd[row, column]),
-            ),
+            Completion(event_id=event_id, ts=later, model=decision.action, cost_usd=cost_usd),
             Feedback(
                 event_id=event_id,
                 ts=later,
                 metric="score",
-                value=float(table.scores[row, column]),
+                value=score,
                 source="log",
                 feedback_id="log",
             ),
@@ -288,18 +283,42 @@ class Player:
 
 @dataclass
 class Steps:
-    """Arrays that a :class:`Player` fills; see :class:`Trace`."""
+    """What a :class:`Player` decided, in order; see :class:`Trace`."""
 
-    chosen: np.ndarray
-    explored: np.ndarray
-    propensities: np.ndarray
-    quality_values_usd: np.ndarray
+    chosen: list[int] = field(default_factory=list)
+    explored: list[bool] = field(default_factory=list)
+    propensities: list[float] = field(default_factory=list)
+    quality_values_usd: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    @classmethod
-    def empty(cls, n: int) -> Steps:
-        """Room for ``n`` decisions."""
-        return cls(np.zeros(n, np.int32), np.zeros(n, bool), np.zeros(n), np.zeros(n))
+    def add(self, decision: Decision, column: int) -> None:
+        """Note one decision."""
+        self.chosen.append(column)
+        self.explored.append(decision.slice == "explore")
+        self.propensities.append(decision.propensity)
+        self.quality_values_usd.append(decision.quality_value_usd)
+
+    def trace(self, setting: Setting, queries: np.ndarray) -> Trace:
+        """The steps as arrays."""
+        return Trace(
+            setting,
+            queries,
+            np.array(self.chosen, dtype=np.int32),
+            np.array(self.explored, dtype=bool),
+            np.array(self.propensities),
+            np.array(self.quality_values_usd),
+            self.seconds,
+        )
+
+
+class _NoSink:
+    """Keeps nothing: a replay measures choices, and long logs would fill memory."""
+
+    def put(self, *step: object) -> None:
+        """Drop one step."""
+
+    def commit(self) -> None:
+        """Nothing was kept."""
 
 
 class _GivenFeatures:
@@ -355,15 +374,7 @@ def replay(
             player.warm_start(warm.table, labelled, order, setting.quality_value_usd)
         queries = query_order(len(table), setting.seed)
         steps = player.play(table, features(setting.policy), queries.tolist(), tick)
-        yield Trace(
-            setting,
-            queries,
-            steps.chosen,
-            steps.explored,
-            steps.propensities,
-            steps.quality_values_usd,
-            steps.seconds,
-        )
+        yield steps.trace(setting, queries)
 
 
 def query_order(n: int, seed: int) -> np.ndarray:

@@ -147,7 +147,7 @@ def _recent(world: World, record: Record) -> RenderableType:
     from rich.text import Text
 
     span = slice(max(record.done - _RECENT, 0), record.done)
-    chosen = record.steps.chosen[span]
+    chosen = record.chosen[span]
     rows = np.arange(len(chosen))
     score = world.table.scores[span][rows, chosen].mean()
     cost = world.table.costs_usd[span][rows, chosen].mean()

@@ -20,7 +20,7 @@ from bandit_router.errors import InputError
 from bandit_router.events import Change, Event, Row
 from bandit_router.features.featurizer import Featurizer
 from bandit_router.loop import DeadLetter, Rejected, Sink
-from bandit_router.replay import Steps, blurred_catalog
+from bandit_router.replay import blurred_catalog
 from bandit_router.router import Router
 from bandit_router.snapshot import Recipe
 from bandit_router.store_ops import SALT, resume
@@ -35,19 +35,23 @@ class Record:
     """What was decided so far: filled as the demo runs, or read from its store.
 
     Attributes:
-        steps: of the first ``done`` queries; shape (n,).
-        offsets: of their decisions in the store; shape (n,).
+        chosen: column of the model chosen, of the first ``done`` queries. All arrays: shape (n,).
+        explored: whether the uniform share of the pmf drew it.
+        propensities: with which probability it was drawn.
+        offsets: of the decisions in the store.
         done: how many queries have been decided.
     """
 
-    steps: Steps
+    chosen: np.ndarray
+    explored: np.ndarray
+    propensities: np.ndarray
     offsets: np.ndarray
     done: int = 0
 
     @classmethod
     def empty(cls, n: int) -> Record:
         """Room for ``n`` queries."""
-        return cls(Steps.empty(n), np.zeros(n, np.int64))
+        return cls(np.zeros(n, np.int32), np.zeros(n, bool), np.zeros(n), np.zeros(n, np.int64))
 
     def add(self, world: World, decision: Decision, offset: int) -> None:
         """Take the next decision.
@@ -58,10 +62,9 @@ class Record:
         place = self.done
         if place >= len(world) or decision.event_id != world.event_id(place):
             raise InputError(f"decision {decision.event_id!r:.80} is not one of this demo's world")
-        self.steps.chosen[place] = world.table.models.index(decision.action)
-        self.steps.explored[place] = decision.slice == "explore"
-        self.steps.propensities[place] = decision.propensity
-        self.steps.quality_values_usd[place] = decision.quality_value_usd
+        self.chosen[place] = world.table.models.index(decision.action)
+        self.explored[place] = decision.slice == "explore"
+        self.propensities[place] = decision.propensity
         self.offsets[place] = offset
         self.done += 1
 

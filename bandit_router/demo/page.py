@@ -32,8 +32,7 @@ def demo_page(world: World, measured: Sequence[Measured], story: Story) -> Page:
     Args:
         measured: the live run first, then every single model.
     """
-    names = [m.run.policy for m in measured]
-    colours = {name: colour(place) for place, name in enumerate(names)}
+    colours = _colours(world.table.models, measured)
     marks = _marks(story)
     result, table = document(world.table, measured), world.table
     live = measured[0]
@@ -46,7 +45,7 @@ def demo_page(world: World, measured: Sequence[Measured], story: Story) -> Page:
         sections=(
             Section(
                 "How the router noticed",
-                "The dashed lines mark the drop, which nobody told the router of, and the drift "
+                "The dashed lines mark the drop, of which the router was not told, and its drift "
                 "alarm.",
                 (
                     model_share("Models chosen, over time", table.models, chosen, marks),
@@ -58,7 +57,7 @@ def demo_page(world: World, measured: Sequence[Measured], story: Story) -> Page:
                 "Over the whole stream, the drop included. A policy above the dashed line is "
                 "better than any random mixture of single models.",
                 (
-                    score_against_cost(result, summarise(list(result.runs)), colours),
+                    score_against_cost(result, summarise([live.run]), colours),
                     _oracle(measured, colours, marks),
                     confusion("Chosen against best, bandit", table.models, best, chosen),
                     errors("Errors by kind", ledgers, len(table), {"bandit"}),
@@ -70,7 +69,7 @@ def demo_page(world: World, measured: Sequence[Measured], story: Story) -> Page:
 
 def sentences(story: Story) -> list[str]:
     """The story in words, for the page and the terminal."""
-    value = f"${story.quality_value_usd:g}"
+    value = _usd(story.quality_value_usd)
     first = (
         f"{story.queries:,} real prompts, {len(story.parts[0].fixed)} models, one query after the "
         "other; each answer's score came back some 30 queries later. A fully good answer is worth "
@@ -138,6 +137,10 @@ def _cells(line: Line, *, best: bool) -> tuple[str, ...]:
     return name, f"{line.mean_score:.4f}", usd, f"{line.mean_reward:.4f}"
 
 
+def _usd(value: float) -> str:
+    return f"${value:.2f}" if value >= 0.01 and round(value, 2) == value else f"${value:g}"
+
+
 def _caption(part: Stretch) -> str:
     return f"{part.name}, {part.queries:,} queries"
 
@@ -145,9 +148,19 @@ def _caption(part: Stretch) -> str:
 def _marks(story: Story) -> Marks:
     marks: Marks = []
     if story.drop is not None:
-        marks.append((story.drop.query, f"{short_name(story.drop.model)} gets worse"))
-    marks += [(alarm.query, f"alarm: {short_name(alarm.model)}") for alarm in story.alarms]
+        marks.append((story.drop.query, "drop"))
+    marks += [(alarm.query, "alarm") for alarm in story.alarms]
     return sorted(marks)
+
+
+def _colours(models: Sequence[str], measured: Sequence[Measured]) -> dict[str, str]:
+    """CSS class by policy: that of a single model is the model's in the chart of shares."""
+    counts = np.bincount(measured[0].chosen, minlength=len(models))
+    order = np.argsort(-counts, kind="stable").tolist()
+    return {
+        "bandit": colour(len(models)),
+        **{f"fixed:{models[column]}": colour(place) for place, column in enumerate(order)},
+    }
 
 
 def short_name(model: str) -> str:

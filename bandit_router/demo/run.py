@@ -180,7 +180,6 @@ def _report(
 def _measured(world: World, record: Record, story: Story, seconds: float) -> list[Measured]:
     """The live run, and what each single model would have given."""
     n, table = len(world), world.table
-    steps = record.steps
 
     def trace(policy: str, chosen: np.ndarray, seconds: float) -> Trace:
         ours = policy == "bandit"
@@ -188,9 +187,9 @@ def _measured(world: World, record: Record, story: Story, seconds: float) -> lis
             Setting(policy, story.quality_value_usd, None, world.seed),
             np.arange(n),
             chosen,
-            steps.explored if ours else np.zeros(n, bool),
-            steps.propensities if ours else np.ones(n),
-            steps.quality_values_usd,
+            record.explored if ours else np.zeros(n, bool),
+            record.propensities if ours else np.ones(n),
+            np.full(n, story.quality_value_usd),
             seconds,
         )
 
@@ -198,7 +197,7 @@ def _measured(world: World, record: Record, story: Story, seconds: float) -> lis
         trace(f"fixed:{model}", np.full(n, column, np.int32), math.inf)
         for column, model in enumerate(table.models)
     ]
-    return [measure(table, t) for t in (trace("bandit", steps.chosen, seconds), *fixed)]
+    return [measure(table, t) for t in (trace("bandit", record.chosen, seconds), *fixed)]
 
 
 def _written(path: Path) -> ReportDocument | None:

@@ -128,7 +128,7 @@ def tell(
         record: of every query.
         changes: the store's, with their offsets.
     """
-    n, table, chosen = len(world), world.table, record.steps.chosen
+    n, table, chosen = len(world), world.table, record.chosen
     alarms = tuple(_alarm(world, record, *change) for change in changes)
     middle = world.drop.query if world.drop else n // 2
     names = ("before the drop", "after the drop") if world.drop else ("first half", "second half")

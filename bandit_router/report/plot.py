@@ -160,7 +160,7 @@ class Plot:
         for place, (value, text) in enumerate(marks):
             at = self.x(value)
             self._put(el("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, cls="event"))
-            side = "end" if at > (LEFT + WIDTH) / 2 else "start"
+            side = "end" if at > LEFT + 0.65 * (WIDTH - LEFT) else "start"
             shift = -5 if side == "end" else 5
             height = TOP + 12 + 15 * place
             self._put(el("text", text, x=at + shift, y=height, cls=f"note event-note {side}"))

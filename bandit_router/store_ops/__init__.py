@@ -3,8 +3,8 @@
 All three rest on one law: the state of a learner is a function of its recipe and the log.
 """
 
-from bandit_router.store_ops.explain import Explanation, ModelView, explain
-from bandit_router.store_ops.rebuild import Rebuilt, rebuild
+from bandit_router.store_ops.explain import Explanation, ModelView, drawn_by, explain
+from bandit_router.store_ops.rebuild import Rebuilt, newest_snapshot, rebuild
 from bandit_router.store_ops.resume import SALT, fresh_loop, policy_of, resume
 
 __all__ = [
@@ -12,8 +12,10 @@ __all__ = [
     "Explanation",
     "ModelView",
     "Rebuilt",
+    "drawn_by",
     "explain",
     "fresh_loop",
+    "newest_snapshot",
     "policy_of",
     "rebuild",
     "resume",

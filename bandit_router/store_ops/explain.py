@@ -93,7 +93,7 @@ def explain(
         models=_views(decision, evaluation),
         pmf_identical=same_pmf,
         draw_identical=same_draw,
-        drawn_by=_in_words(decision, salt),
+        drawn_by=drawn_by(decision, salt),
     )
 
 
@@ -111,7 +111,8 @@ def _views(decision: Decision, evaluation: Evaluation) -> tuple[ModelView, ...]:
     )
 
 
-def _in_words(decision: Decision, salt: str) -> str:
+def drawn_by(decision: Decision, salt: str) -> str:
+    """What chose the action of a decision, in words; ``salt`` is the one it was drawn with."""
     action, k = decision.action, len(decision.eligible)
     if decision.slice == "forced":
         why = ", ".join(decision.rules) or "no rule was logged"

@@ -38,6 +38,7 @@ LEVELS: dict[str, int] = {
     "snapshot": 4,
     "replay": 4,
     "adapters": 4,
+    "advice": 5,
     "config": 5,
     "bootstrap": 5,
     "store_ops": 5,

@@ -42,6 +42,7 @@ def heat_map(title: str, names: Sequence[str], share: np.ndarray) -> Element:
     cell = min((WIDTH - _NAMES - 6) / k, 44.0)
     svg = _svg(title, 20 + cell * k + 6)
     peak = float(share.max()) or 1.0
+    add(svg, el("rect", x=_NAMES, y=20, width=cell * k, height=cell * k, cls="empty"))
     for i, name in enumerate(names):
         y = 20 + i * cell
         add(svg, el("text", str(i + 1), x=_NAMES + (i + 0.5) * cell, y=14, cls="tick middle"))
@@ -49,6 +50,8 @@ def heat_map(title: str, names: Sequence[str], share: np.ndarray) -> Element:
         add(svg, el("text", label, x=2, y=y + cell / 2 + 4, cls="tick"))
         for j, chosen in enumerate(names):
             value = float(share[i, j])
+            if value == 0.0:
+                continue  # with 20 models most cells are; they would make half of the file
             mark = el(
                 "rect",
                 x=_NAMES + j * cell,
@@ -56,7 +59,7 @@ def heat_map(title: str, names: Sequence[str], share: np.ndarray) -> Element:
                 width=cell,
                 height=cell,
                 cls="cell",
-                fill_opacity=number(0.06 + 0.94 * value / peak),
+                fill_opacity=number(0.1 + 0.9 * value / peak),
             )
             mark.set("data-tip", f"best: {name}\nchosen: {chosen}\n{value:.1%} of queries")
             add(svg, mark)

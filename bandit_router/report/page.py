@@ -92,7 +92,8 @@ def render(page: Page) -> str:
 
 def _section(section: Section) -> Element:
     children: list[Child] = [el("h2", section.title), el("p", section.note)]
-    children.append(el("div", *map(_figure, section.figures), cls="figures"))
+    alone = " alone" if len(section.figures) == 1 else ""
+    children.append(el("div", *map(_figure, section.figures), cls=f"figures{alone}"))
     if section.folded:
         folded = el("div", *map(_figure, section.folded), cls="figures")
         children.append(el("details", el("summary", section.folded_title), folded))

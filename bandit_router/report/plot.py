@@ -19,6 +19,8 @@ from bandit_router.report.markup import el, number
 
 WIDTH, HEIGHT = 480.0, 330.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 12.0, 46.0
+_LETTER, _LINE = 6.2, 13.0
+"""Size of a letter of a note, for telling whether two notes would overlap."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -98,6 +100,7 @@ class Plot:
         self, title: str, description: str, x: Scale, y: Scale, x_label: str, y_label: str
     ) -> None:
         self.x, self.y = x, y
+        self._notes: list[tuple[float, float, float]] = []  # left, right, height
         self._svg = el(
             "svg",
             el("title", title),
@@ -149,9 +152,17 @@ class Plot:
         self._put(_tipped(_shape(self.x(at[0]), self.y(at[1]), shape, cls), tip))
 
     def note(self, at: tuple[float, float], text: str) -> None:
-        """Small text beside a point, to the side that has room."""
+        """Small text beside a point, to the side that has room; left out where it would cover
+        an earlier one (the point's tip and the table name it all the same).
+        """
         x, y = self.x(at[0]), self.y(at[1])
         left = x > (LEFT + WIDTH) / 2
+        length = _LETTER * len(text) + 7
+        start = x - length if left else x
+        for other, end, height in self._notes:
+            if start < end and other < start + length and abs(height - y) < _LINE:
+                return
+        self._notes.append((start, start + length, y))
         side = "end" if left else "start"
         self._put(el("text", text, x=x - 7 if left else x + 7, y=y + 4, cls=f"note {side}"))
 

@@ -18,10 +18,18 @@ from sqlite_utils import Database
 
 from bandit_router.adapters.sqlite_schema import migrations
 from bandit_router.errors import EventError, InputError, SnapshotError, StorageError
-from bandit_router.events import Change, Event, Row, decode, decode_row, encode, encode_row
-from bandit_router.loop import DeadLetter, Rejected
+from bandit_router.events import (
+    Change,
+    Event,
+    Row,
+    clean_text,
+    decode,
+    decode_row,
+    encode,
+)
+from bandit_router.loop import DeadLetter
 from bandit_router.snapshot import Snapshot, unpack
-from bandit_router.types import Decision, Interaction
+from bandit_router.types import Decision
 
 Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 
@@ -148,7 +156,7 @@ class SqliteStore:
             found = connection.execute(
                 "SELECT payload FROM events WHERE event_id = ? AND type = 'decision' "
                 "ORDER BY offset LIMIT 1",
-                (event_id,),
+                (clean_text(event_id),),
             ).fetchone()
         event = _event(found[0]) if found else None
         return event if isinstance(event, Decision) else None
@@ -222,7 +230,7 @@ class SqliteStore:
         """
         with self._translated("read a snapshot") as connection:
             found = connection.execute(
-                "SELECT data FROM snapshots WHERE id = ?", (snapshot_id,)
+                "SELECT data FROM snapshots WHERE id = ?", (clean_text(snapshot_id),)
             ).fetchone()
         if found is None:
             raise InputError(f"{self.path} has no snapshot {snapshot_id!r:.80}")
@@ -250,7 +258,9 @@ class SqliteStore:
         return found[0] if found else None
 
     def set_meta(self, key: str, value: str) -> None:
-        """Store a setting beside the log."""
+        """Store a setting beside the log. Raises InputError when the text is not valid Unicode."""
+        if clean_text(value) != value:
+            raise InputError(f"the setting {key} has characters that cannot be stored")
         with self.transaction("store a setting") as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
@@ -380,66 +390,6 @@ class SqliteStore:
             raise failure from error
 
 
-class SqliteSink:
-    """Stores what the loop gives in a :class:`SqliteStore`: a :class:`~bandit_router.loop.Sink`.
-
-    Args:
-        store: must hold the events already; this sink does not store them again.
-        max_steps: commits by itself after so many.
-        keep_snapshots: so many of the newest, and the first, are kept; all with None.
-    """
-
-    def __init__(
-        self, store: SqliteStore, *, max_steps: int = 256, keep_snapshots: int | None = None
-    ) -> None:
-        self._store = store
-        self._keep = keep_snapshots
-        self._max_steps = max_steps
-        self._steps = 0
-        self._rows: list[tuple[int, int, str | None, bytes]] = []
-        self._rejected: list[tuple[int, int, str, bytes]] = []
-        self._changes: list[tuple[int, int, str, float, bytes]] = []
-        self._snapshots: list[Snapshot] = []
-
-    def put(
-        self,
-        offset: int,
-        event: Event | DeadLetter | None,  # noqa: ARG002 - it is in the store already
-        first_seq: int,
-        rows: Sequence[Row],
-        rejected: Sequence[Rejected],
-        changes: Sequence[Change],
-    ) -> None:
-        """Take one step; see :class:`~bandit_router.loop.Sink`."""
-        for learn_seq, row in enumerate(rows, start=first_seq):
-            event_id = row.event_id if isinstance(row, Interaction) else None
-            self._rows.append((learn_seq, offset, event_id, encode_row(row)))
-        for n, item in enumerate(rejected):
-            self._rejected.append((offset, n, item.reason, _payload(item)))
-        for n, change in enumerate(changes):
-            self._changes.append((offset, n, change.kind, change.ts, encode(change)))
-        self._steps += 1
-        if self._steps >= self._max_steps:
-            self.commit()
-
-    def save(self, snapshot: Snapshot) -> None:
-        """Store a snapshot with the steps taken so far."""
-        self._snapshots.append(snapshot)
-
-    def commit(self) -> None:
-        """Store everything taken since the last commit, in one transaction."""
-        if self._rows or self._rejected or self._snapshots:
-            self._store.commit_steps(
-                self._rows,
-                self._rejected,
-                self._snapshots,
-                self._changes,
-                keep_snapshots=self._keep,
-            )
-            self._rows, self._rejected, self._snapshots, self._changes = [], [], [], []
-        self._steps = 0
-
-
 def _record(event: Event | bytes) -> tuple[str | None, str, float | None, bytes]:
     """(event_id, type, ts, payload) of an event as the table has it."""
     if isinstance(event, bytes):
@@ -452,7 +402,7 @@ def _record(event: Event | bytes) -> tuple[str | None, str, float | None, bytes]
     if isinstance(event, Change):
         return None, "change", event.ts, payload
     kind = "decision" if isinstance(event, Decision) else "outcome"
-    return event.event_id, kind, event.ts, payload
+    return clean_text(event.event_id), kind, event.ts, payload
 
 
 def _event(payload: bytes) -> Event | DeadLetter:
@@ -460,17 +410,6 @@ def _event(payload: bytes) -> Event | DeadLetter:
         return decode(payload)
     except EventError as error:
         return DeadLetter(error.reason, payload)
-
-
-def _payload(item: Rejected) -> bytes:
-    """What was set aside, as bytes; what has no wire form (a poisoned number) as its repr."""
-    what = item.item
-    if isinstance(what, DeadLetter):
-        return what.data
-    try:
-        return encode_row(what) if isinstance(what, Interaction) else encode(what)
-    except EventError:
-        return repr(what).encode("utf-8", "backslashreplace")
 
 
 def _manifest_text(snapshot: Snapshot) -> str:

@@ -60,6 +60,7 @@ def command(
             "models": msgspec.to_builtins(found.models),
             "drawn_by": found.drawn_by,
             "pmf_identical": found.pmf_identical,
+            "predictions_identical": found.predictions_identical,
             "draw_identical": found.draw_identical,
             "identical": found.identical,
         },
@@ -99,6 +100,10 @@ def _draw(console: Console, found: Explanation) -> None:
         console.print(Text("rules that fired: " + ", ".join(decision.rules)))
     console.print(
         f"recomputed from snapshot {found.snapshot_id} and {found.relearned_rows} rows after it: "
-        f"pmf {'identical' if found.pmf_identical else 'DIFFERENT'}, "
-        f"draw {'identical' if found.draw_identical else 'DIFFERENT'}"
+        f"pmf {_verdict(found.pmf_identical)}, scores and costs "
+        f"{_verdict(found.predictions_identical)}, draw {_verdict(found.draw_identical)}"
     )
+
+
+def _verdict(same: bool) -> str:
+    return "identical" if same else "DIFFERENT"

@@ -32,6 +32,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         relearned_rows: training rows applied after it.
         models: per eligible model, as recomputed.
         pmf_identical: the recomputed pmf equals the logged one in every bit.
+        predictions_identical: so do the recomputed scores and costs, where they were logged.
         draw_identical: drawing from it again gives the same action from the same slice.
         drawn_by: what chose the action, in words.
     """
@@ -41,13 +42,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     relearned_rows: int
     models: tuple[ModelView, ...]
     pmf_identical: bool
+    predictions_identical: bool
     draw_identical: bool
     drawn_by: str
 
     @property
     def identical(self) -> bool:
         """The decision is what its inputs say it must have been."""
-        return self.pmf_identical and self.draw_identical
+        return self.pmf_identical and self.predictions_identical and self.draw_identical
 
 
 def explain(
@@ -92,6 +94,10 @@ def explain(
         relearned_rows=decision.learn_seq - start.manifest.learn_seq,
         models=_views(decision, evaluation),
         pmf_identical=same_pmf,
+        predictions_identical=(
+            decision.predicted_score in ((), tuple(evaluation.score.tolist()))
+            and decision.predicted_cost_usd in ((), tuple(evaluation.cost_usd.tolist()))
+        ),
         draw_identical=same_draw,
         drawn_by=drawn_by(decision, salt),
     )

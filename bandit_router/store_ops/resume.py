@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bandit_router.adapters.sqlite import SqliteSink, SqliteStore
+from bandit_router.adapters.sqlite import SqliteStore
+from bandit_router.adapters.sqlite_sink import SqliteSink
 from bandit_router.bootstrap import make_policy
 from bandit_router.budget import BudgetPacer
 from bandit_router.errors import InputError, SnapshotError

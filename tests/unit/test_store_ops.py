@@ -196,11 +196,8 @@ def test_an_explanation_sees_a_pmf_that_differs_in_the_last_bit(store):
 
 
 def test_an_explanation_sees_another_quality_value(store):
-    verdicts = []
-    for tick in range(5, TICKS, 5):
-        replace_decision(store, f"d{tick}", quality_value_usd=1e6)  # money is nothing
-        verdicts.append(explain(store, f"d{tick}").pmf_identical)
-    assert False in verdicts
+    replace_decision(store, "d40", quality_value_usd=1e6)
+    assert not explain(store, "d40").identical
 
 
 def test_an_explanation_sees_another_prediction(store):

@@ -57,7 +57,9 @@ def demo_page(world: World, measured: Sequence[Measured], story: Story) -> Page:
                 "Over the whole stream, the drop included. A policy above the dashed line is "
                 "better than any random mixture of single models.",
                 (
-                    score_against_cost(result, summarise([live.run]), colours),
+                    score_against_cost(
+                        result, summarise([live.run]), {"bandit": colours["bandit"]}
+                    ),
                     _oracle(measured, colours, marks),
                     confusion("Chosen against best, bandit", table.models, best, chosen),
                     errors("Errors by kind", ledgers, len(table), {"bandit"}),

@@ -10,6 +10,7 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -64,12 +65,12 @@ def _digest(embedder_id: str, prompts: Sequence[str]) -> str:
 def _read(path: Path, rows: int) -> np.ndarray:
     mend = "delete the file; it is made again then"
     try:
-        part = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as stream:
+            part = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, TokenError) as error:
         raise InputError(f"{path}: not readable as embeddings ({error}); {mend}") from error
     good = (
-        isinstance(part, np.ndarray)
-        and part.ndim == 2
+        part.ndim == 2
         and part.shape[0] == rows
         and part.dtype == np.float32
         and bool(np.all(np.abs(np.linalg.norm(part, axis=1) - 1.0) < 1e-3))

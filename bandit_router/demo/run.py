@@ -40,7 +40,7 @@ QUALITY_VALUE_USD = 0.10
 """What a fully good answer is worth, by default: ten cents.
 
 In the log the models' (mean score, mean cost) are (.79, $.00003), (.92, $.0005) and (.93, $.015).
-The middle one has the best reward of the three from $.0035 to $1.4, so over all of that range it is
+The middle one has the best reward of the three from $.004 to $1.3, so over all of that range it is
 the favourite, and losing it hurts. Once its score has fallen to .55, the small and the large one
 are left, and they break even at about $.10: which of them to take is then a question that the price
 does not answer for all prompts at once, so the prompt has to.

@@ -17,9 +17,10 @@ import msgspec
 import numpy as np
 
 from bandit_router.adapters.vowpal import Feature, Namespaces, VowpalWorkspace, token_index
+from bandit_router.errors import SnapshotError
 from bandit_router.types import Features
 
-_MODEL, _COLUMN, _NGRAM, _PAIR = "a", "c", "n", "p"
+_COLUMN, _NGRAM, _PAIR = "c", "n", "p"
 
 
 class VowpalResidualConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,22 +33,27 @@ class VowpalResidualConfig(msgspec.Struct, frozen=True, kw_only=True):
         ngram_weight: value of an n-gram feature when there is one; with n of them, each has
             ``ngram_weight / sqrt(n)``.
         limit: bound on a correction, in log-odds.
+        pair_variance: prior variance of the correction of one model in one column value.
+        pairs: how many pairs of model and column value are counted; the oldest are dropped.
     """
 
     bits: int = 18
-    alpha: float = 0.1
+    alpha: float = 0.3
     beta: float = 1.0
     l1: float = 0.0
     l2: float = 0.0
-    ngram_weight: float = 1.0
+    ngram_weight: float = 0.5
     limit: float = 4.0
+    pair_variance: float = 0.5
+    pairs: int = 65_536
 
 
 class VowpalResidual:
     """See :class:`~bandit_router.quality.base.ResidualExpert`.
 
-    Namespaces: ``c`` columns, ``n`` n-grams (shared by all models); ``a`` the model, ``p`` model x
-    column. Text reaches VW as hashed indices only.
+    Namespaces: ``c`` columns and ``n`` n-grams, shared by all models; ``p`` model x column. A model
+    alone is no feature: its ability is the closed form's, and two learners of one number would take
+    every early accident twice. Text reaches VW as hashed indices only.
 
     Raises:
         ConfigError: VW refuses the settings.
@@ -56,6 +62,7 @@ class VowpalResidual:
     def __init__(self, config: VowpalResidualConfig | None = None) -> None:
         self._config = config or VowpalResidualConfig()
         c = self._config
+        self._seen: dict[int, int] = {}
         self._workspace = VowpalWorkspace(
             [
                 "--noconstant", "--loss_function", "logistic",
@@ -78,34 +85,59 @@ class VowpalResidual:
         return namespaces
 
     def _own(self, features: Features, model: str) -> Namespaces:
-        namespaces: dict[str, list[Feature]] = {_MODEL: [(token_index(f"model={model}"), 1.0)]}
-        if features.columns:
-            namespaces[_PAIR] = [
-                (token_index(f"{model}\x1f{name}={value}"), 1.0)
-                for name, value in features.columns.items()
-            ]
-        return namespaces
+        if not features.columns:
+            return {}
+        return {_PAIR: [(index, 1.0) for index in _pairs(features, model)]}
 
     def residuals(self, features: Features, models: Sequence[str]) -> np.ndarray:
         """Correction in log-odds for each model, shape (K,), within the configured limit."""
         shared = self._shared(features)
         common = self._workspace.predict(shared) if shared else 0.0
-        out = np.empty(len(models))
-        for index, model in enumerate(models):
-            out[index] = common + self._workspace.predict(self._own(features, model))
+        out = np.full(len(models), common)
+        if features.columns:
+            for index, model in enumerate(models):
+                out[index] += self._workspace.predict(self._own(features, model))
         return np.clip(out, -self._config.limit, self._config.limit, out=out)
+
+    def doubts(self, features: Features, models: Sequence[str]) -> np.ndarray:
+        """Variance of each correction: every pair's shrinks with the outcomes it has seen.
+
+        A pair with n outcomes has about ``v / (1 + n v / 4)``, the posterior variance of a
+        logistic coefficient with prior variance v at even odds.
+        """
+        v = self._config.pair_variance
+        return np.array(
+            [
+                sum(v / (1.0 + 0.25 * v * self._seen.get(i, 0)) for i in _pairs(features, model))
+                for model in models
+            ]
+        )
 
     def learn(
         self, features: Features, model: str, score: float, weight: float, base: float
     ) -> None:
         """One step towards ``score`` in [0, 1] from log-odds ``base``."""
         example = {**self._shared(features), **self._own(features, model)}
-        self._workspace.learn(example, score, weight, base)
+        if example:
+            self._workspace.learn(example, score, weight, base)
+        for index in _pairs(features, model):
+            self._seen[index] = self._seen.get(index, 0) + 1
+            if len(self._seen) > self._config.pairs:
+                del self._seen[next(iter(self._seen))]
 
     def dump(self) -> bytes:
-        """VW's model, verified on the way out."""
-        return self._workspace.save()
+        """VW's model, verified on the way out, and the counts in their order."""
+        return msgspec.msgpack.encode([self._workspace.save(), list(self._seen.items())])
 
     def load(self, state: bytes) -> None:
         """Inverse of :meth:`dump`. Raises SnapshotError."""
-        self._workspace.load(state)
+        try:
+            model, seen = msgspec.msgpack.decode(state, type=tuple[bytes, list[tuple[int, int]]])
+        except msgspec.DecodeError as error:
+            raise SnapshotError(f"this is no state of a residual expert: {error}") from error
+        self._workspace.load(model)
+        self._seen = dict(seen)
+
+
+def _pairs(features: Features, model: str) -> list[int]:
+    return [token_index(f"{model}\x1f{name}={value}") for name, value in features.columns.items()]

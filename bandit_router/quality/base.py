@@ -66,6 +66,10 @@ class ResidualExpert(Protocol):
         """Correction to the shared model's log-odds for each model, shape (K,). Finite."""
         ...
 
+    def doubts(self, features: Features, models: Sequence[str]) -> np.ndarray:
+        """Variance of each correction, shape (K,), >= 0: what exploring this context could tell."""
+        ...
+
     def learn(
         self, features: Features, model: str, score: float, weight: float, base: float
     ) -> None:

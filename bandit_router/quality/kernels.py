@@ -133,78 +133,118 @@ def cholesky(matrix, out):
 
 
 @njit(cache=True, nogil=True)
-def count_best(eta, factor, width, draws, first, last, price_terms, counts):
-    """Of draws first..last-1, how often each model's utility sigma(eta) - price term is highest."""
+def draw_utilities(eta, factor, width, draws, first, last, price_terms, out):
+    """Utilities sigma(eta) - price term of draws first..last-1 of the posterior, into ``out``."""
     n = eta.shape[0]
     for r in range(first, last):
-        best, winner = -math.inf, 0
         for j in range(n):
             value = 0.0
             for l in range(j + 1):
                 value += factor[j, l] * draws[r, l]
-            value = sigmoid(eta[j] + width * value) - price_terms[j]
-            if value > best:
-                best, winner = value, j
-        counts[winner] += 1.0
+            out[r, j] = sigmoid(eta[j] + width * value) - price_terms[j]
+
+
+@njit(cache=True, nogil=True)
+def information_directed(utility, curiosity, temperature, out):
+    """Preference over n models from M draws of their utilities (M, n), into ``out`` (n,).
+
+    With A* the best model of a draw, model j has the index
+
+        E[u_j] + curiosity * sqrt(Var(E[u_j | A*]))
+
+    the second term being what a draw of u_j would tell of which model is best. The sampling error
+    of M draws is taken off that variance. The preference is the softmax of index / temperature.
+    """
+    rows, n = utility.shape
+    count, mean, second = np.zeros(n), np.zeros(n), np.zeros(n)
+    given = np.zeros((n, n))
+    for r in range(rows):
+        best = 0
+        for j in range(1, n):
+            if utility[r, j] > utility[r, best]:
+                best = j
+        count[best] += 1.0
+        for j in range(n):
+            mean[j] += utility[r, j]
+            second[j] += utility[r, j] * utility[r, j]
+            given[best, j] += utility[r, j]
+    top = -math.inf
+    for j in range(n):
+        mean[j] /= rows
+        told, levels = 0.0, -1.0
+        for best in range(n):
+            if count[best] > 0.0:
+                apart = given[best, j] / count[best] - mean[j]
+                told += count[best] / rows * apart * apart
+                levels += 1.0
+        noise = max(second[j] / rows - mean[j] * mean[j], 0.0) * levels / rows
+        out[j] = mean[j] + curiosity * math.sqrt(max(told - noise, 0.0))
+        top = max(top, out[j])
+    total = 0.0
+    for j in range(n):
+        out[j] = math.exp((out[j] - top) / temperature)
+        total += out[j]
+    for j in range(n):
+        out[j] /= total
+
+
+@njit(cache=True, nogil=True)
+def scaled(x, count, factor):
+    """(1, factor * x_1, ..., factor * x_count)."""
+    out = np.empty(1 + count)
+    out[0] = 1.0
+    for i in range(count):
+        out[1 + i] = factor * x[i]
+    return out
 
 
 @njit(cache=True, nogil=True)
 def evaluate(
-    mean, cov, log_weight, residual, has_residual, x, own, slots, kappa, width, draws, cost, lam,
-    penalty, score, preference,
+    mean, cov, log_weight, residual, doubt, has_residual, x, own, slots, context_width, width,
+    curiosity, temperature, draws, price_terms, score, preference,
 ):  # fmt: skip
     """Fill ``score`` and ``preference`` (n,) for the models in ``slots``.
 
     The draws are shared out over the experts by weight. The last entry of ``log_weight`` is the
-    residual expert's: its log-odds are the mixture's plus ``residual``, its width that of the
-    heaviest closed-form expert.
+    residual expert's: its log-odds are the mixture's plus ``residual``, its covariance that of the
+    heaviest closed-form expert plus the variances ``doubt`` on the diagonal.
     """
-    experts, n, d = mean.shape[0], slots.shape[0], x.shape[0]
+    experts, n, rows = mean.shape[0], slots.shape[0], draws.shape[0]
     weight = np.empty(experts + 1)
     expert_weights(log_weight, weight)
-    s, o = np.empty(1 + d), np.empty(1 + own)
-    s[0], o[0] = 1.0, 1.0
-    for i in range(d):
-        s[1 + i] = kappa * x[i]
-    for i in range(own):
-        o[1 + i] = kappa * x[i]
-    price_terms = np.empty(n)
-    for j in range(n):
-        price_terms[j] = lam * cost[j] + penalty[j]
-        score[j] = 0.0
-        preference[j] = 0.0
+    s, o = scaled(x, x.shape[0], context_width), scaled(x, own, context_width)
     eta, link = np.empty(n), np.empty(n)
     matrix, factor, heaviest = np.empty((n, n)), np.zeros((n, n)), np.zeros((n, n))
-    total, reached, first, top = 0.0, 0.0, 0, -1.0
-    rows = draws.shape[0]
+    utility = np.empty((rows, n))
+    score[:] = 0.0
+    total, first, top = 0.0, 0, -1.0
     for e in range(experts):
         log_odds(mean[e], x, own, slots, eta)
         for j in range(n):
             score[j] += weight[e] * sigmoid(eta[j])
         total += weight[e]
-        reached += weight[e]
-        last = int(reached * rows + 0.5)
+        last = int(total * rows + 0.5)
+        if e == experts - 1 and not has_residual:
+            last = rows
         if last > first or weight[e] > top:
             log_odds_covariance(cov[e], s, o, slots, link, matrix)
             cholesky(matrix, factor)
-            count_best(eta, factor, width, draws, first, last, price_terms, preference)
+            draw_utilities(eta, factor, width, draws, first, last, price_terms, utility)
             if weight[e] > top:
                 top = weight[e]
-                heaviest[:, :] = factor
+                heaviest[:, :] = matrix
             first = last
     for j in range(n):
-        score[j] /= total
+        score[j] = min(max(score[j] / total, 1e-9), 1.0 - 1e-9)
     if has_residual:
         for j in range(n):
             eta[j] = math.log(score[j] / (1.0 - score[j])) + residual[j]
-        count_best(eta, heaviest, width, draws, first, rows, price_terms, preference)
+            heaviest[j, j] += doubt[j]
+        cholesky(heaviest, factor)
+        draw_utilities(eta, factor, width, draws, first, rows, price_terms, utility)
         for j in range(n):
             score[j] = total * score[j] + weight[experts] * sigmoid(eta[j])
-    sampled = 0.0
-    for j in range(n):
-        sampled += preference[j]
-    for j in range(n):
-        preference[j] /= sampled
+    information_directed(utility, curiosity, temperature, preference)
 
 
 @njit(cache=True, nogil=True)
@@ -283,9 +323,13 @@ def learn_expert(mean, cov, mean0, var0, x, own, slot, y, phi, rho, pz):
 @njit(cache=True, nogil=True)
 def learn_score(
     mean, cov, mean0, var0, log_weight, phi_sum, phi_count, rho, x, own, slot, y, base, residual,
-    has_residual, fade,
+    has_residual, toll, fade,
 ):  # fmt: skip
-    """Update every expert and the weights from one score. Returns the heaviest expert's phi."""
+    """Update every expert and the weights from one score. Returns the heaviest expert's phi.
+
+    The residual expert pays ``toll`` nats per interaction: a correction that predicts no better
+    than the closed form loses its share.
+    """
     experts = mean.shape[0]
     pz = np.empty(mean.shape[1])
     heaviest, spread = 0, 0.0
@@ -302,6 +346,7 @@ def learn_score(
     if has_residual:
         q = sigmoid((base + residual) / math.sqrt(1.0 + PI_OVER_8 * spread))
         credit(log_weight, phi_sum, phi_count, experts, q, y)
+        log_weight[experts] -= toll
     top = log_weight.max()
     for e in range(experts + 1):
         log_weight[e] = (log_weight[e] - top) * fade

@@ -24,10 +24,13 @@ class MixtureConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         score, cost: settings of the two learned parts.
-        draws: posterior draws per decision; the preference is in steps of 1 / draws.
-        width: factor on the posterior standard deviation of the draws (1 is Thompson sampling).
+        draws: posterior draws per decision.
+        width: factor on the posterior standard deviation of the draws.
         context_width: factor on the features inside that deviation: how far doubt about *this*
             query, rather than about the model as a whole, drives exploration.
+        curiosity: weight of what a model's answer would tell of which model is best.
+        temperature: of the preference, in units of score: models whose indices differ by less
+            than this share the traffic.
         standardise_rows: the running mean and variance of the features freeze after this many.
         standardise_prior: pseudo-rows of mean 0 and variance 1.
         clip: bound on standardised features.
@@ -35,9 +38,11 @@ class MixtureConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     score: ScoreConfig = ScoreConfig()
     cost: CostConfig = CostConfig()
-    draws: int = 64
-    width: float = 0.5
-    context_width: float = 0.3
+    draws: int = 256
+    width: float = 1.0
+    context_width: float = 0.1
+    curiosity: float = 2.0
+    temperature: float = 0.002
     standardise_rows: int = 200
     standardise_prior: float = 20.0
     clip: float = 3.0
@@ -126,12 +131,19 @@ class Mixture:
         heard = (
             self._residual is not None and self._score.residual_share() * self._config.draws >= 0.5
         )
-        residual = self._residual.residuals(features, models) if heard else cost
+        residual = doubt = cost
+        if heard:
+            residual = self._residual.residuals(features, models)
+            doubt = self._residual.doubts(features, models)
+        price_terms = cost / quality_value_usd
+        if penalty is not None:
+            price_terms += penalty
+        config = self._config
         kernels.evaluate(
-            self._score.mean, self._score.cov, self._score.log_weight, residual, heard, x,
-            self._score.own, slots, self._config.context_width, self._config.width, self._draws,
-            cost, 1.0 / quality_value_usd, _NONE[: len(slots)] if penalty is None else penalty,
-            score, preference,
+            self._score.mean, self._score.cov, self._score.log_weight, residual, doubt, heard,
+            x,
+            self._score.own, slots, config.context_width, config.width, config.curiosity,
+            config.temperature, self._draws, price_terms, score, preference,
         )  # fmt: skip
         return Belief(preference=preference, score=score, cost_usd=cost)
 
@@ -196,18 +208,25 @@ class Mixture:
         )
 
     def load(self, state: bytes) -> None:
-        """Inverse of :meth:`dump` on a mixture of the same settings."""
+        """Inverse of :meth:`dump` on a mixture of the same settings.
+
+        Everything is checked before anything is replaced: a refused state changes nothing.
+
+        Raises:
+            SnapshotError: the state is damaged, incomplete, or of other settings.
+        """
         values = unpack(_KIND, state)
         mine = (self._dimension, self._seed, msgspec.to_builtins(self._config))
         theirs = (values.get("dimension"), values.get("seed"), values.get("config"))
         if msgspec.msgpack.encode(mine) != msgspec.msgpack.encode(theirs):
             raise SnapshotError("this state was made with other settings, seed or dimension")
-        if bool(values["residual"]) != (self._residual is not None):
+        if bool(values.get("residual")) != (self._residual is not None):
             raise SnapshotError("this state was made with another choice of residual expert")
         try:
             catalog = Catalog.from_builtins(values["catalog"])
             self._check_shapes(values, len(catalog))
-        except (KeyError, AttributeError, CatalogError) as error:
+            _check_types(values)
+        except (KeyError, AttributeError, TypeError, CatalogError) as error:
             raise SnapshotError(f"this state is incomplete: {error}") from error
         if self._residual is not None:
             self._residual.load(values["residual"])
@@ -233,7 +252,10 @@ class Mixture:
                 raise SnapshotError(f"state {name!r} has shape {values[name].shape}, not {shape}")
 
 
-_NONE = np.zeros(1024)
+def _check_types(values: dict) -> None:
+    for name, kind in {"residual": bytes, "count": float, "score_reference": float}.items():
+        if type(values[name]) is not kind:
+            raise SnapshotError(f"state {name!r} is {values[name]!r}, not {kind.__name__}")
 
 
 def _prices(catalog: Catalog) -> np.ndarray:

@@ -27,6 +27,7 @@ class ScoreConfig(msgspec.Struct, frozen=True, kw_only=True):
         dispersion_count: pseudo-observations of dispersion 1.
         weight_retention: what is kept of the experts' log-weights at every interaction.
         residual_log_weight: prior log-weight of the residual expert.
+        residual_toll: nats per interaction that the residual expert must predict better by.
         family_share: share of its family's mean residual that a newly added model starts from.
     """
 
@@ -39,7 +40,8 @@ class ScoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     weight_variance: float = 1.0
     dispersion_count: float = 20.0
     weight_retention: float = 0.998
-    residual_log_weight: float = -1.0
+    residual_log_weight: float = -4.0
+    residual_toll: float = 0.01
     family_share: float = 0.5
 
 
@@ -164,7 +166,7 @@ class ScoreModel:
                 self.mean, self.cov, self.mean0, self.var0, self.log_weight, self.phi_sum,
                 self.phi_count, self._rho, x, self.own, slot, score, base,
                 0.0 if residual is None else residual, residual is not None,
-                self.config.weight_retention,
+                self.config.residual_toll, self.config.weight_retention,
             )
         )  # fmt: skip
 

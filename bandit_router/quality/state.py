@@ -29,22 +29,23 @@ def unpack(kind: str, data: bytes) -> dict[str, Any]:
     """Inverse of :func:`pack`.
 
     Raises:
-        SnapshotError: the bytes are no such state, of another kind, or an array is not finite.
+        SnapshotError: the bytes are no such state, of another kind, or a number is not finite.
     """
     try:
         whole = msgspec.msgpack.decode(data)
         found, values = whole["kind"], whole["values"]
         if found != kind:
             raise SnapshotError(f"this state is of a {found!r}, not of a {kind!r}")
-        return {name: _array(name, value) for name, value in values.items()}
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return {name: _value(name, value) for name, value in values.items()}
+    except (
+        msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError
+    ) as error:  # fmt: skip
         raise SnapshotError(f"this is no state of a {kind!r}: {error}") from error
 
 
-def _array(name: str, value: Any) -> Any:
-    if not (isinstance(value, dict) and "f8" in value):
-        return value
-    array = np.frombuffer(value["f8"], "<f8").reshape(value["shape"]).astype(np.float64)
-    if not np.isfinite(array).all():
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, dict) and "f8" in value:
+        value = np.frombuffer(value["f8"], "<f8").reshape(value["shape"]).astype(np.float64)
+    if isinstance(value, float | np.ndarray) and not np.isfinite(value).all():
         raise SnapshotError(f"state {name!r} holds a number that is not finite")
-    return array
+    return value

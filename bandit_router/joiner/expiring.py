@@ -44,7 +44,11 @@ class Expiring(Generic[E]):
 
     def pop(self, event_id: str) -> E:
         """Remove an entry, which is there."""
-        return self.entries.pop(event_id)
+        entry = self.entries.pop(event_id)
+        queue = self._queue
+        while queue and queue[0][1] not in self.entries:
+            queue.popleft()
+        return entry
 
     def prolong(self, event_id: str, deadline: float) -> None:
         """Give an entry, if it is there, a later deadline."""

@@ -13,9 +13,9 @@ Laws:
 * Equal events in equal order give equal bytes from :meth:`Joiner.dump`, stopped and resumed
   anywhere.
 
-A duplicate decision is recognised while its first is open and for ``window_s + slack_s`` after it
-closed (or for ``max_closed`` decisions). Whoever may resend after longer than that must drop
-duplicates by event_id before they come here.
+A duplicate decision is recognised while its first is open and for at least ``window_s + slack_s``
+after it closed (or for ``max_closed`` decisions). Whoever may resend after longer than that must
+drop duplicates by event_id before they come here.
 """
 
 from __future__ import annotations
@@ -177,9 +177,11 @@ class Joiner:
         self._emit(pending, pending.expired(self.rules), how, rows)
 
     def _emit(self, pending: Pending, row: Interaction, how: str, rows: list[Interaction]) -> None:
-        closed = Closed(row.event_id, self._clock.now + self._hold, tuple(pending.keys))
-        self._closed.put(row.event_id, closed)
-        self._next = min(self._next, closed.deadline)
+        now = self._clock.now
+        self._closed.put(row.event_id, Closed(row.event_id, now + self._hold, tuple(pending.keys)))
+        # Two for one: enough to forget in time, and no event pays for more.
+        if self._closed.due(now) is not None:
+            self._closed.due(now)
         if len(self._closed.entries) > self.rules.max_closed:
             self._closed.oldest()
         self.counts[how] += 1
@@ -238,8 +240,6 @@ class Joiner:
             self._close(pending, "expired", rows)
         while (early := self._early.due(now)) is not None:
             self._orphan(early)
-        while self._closed.due(now) is not None:
-            pass
         self._next = self._first_deadline()
         return rows
 
@@ -274,11 +274,7 @@ class Joiner:
         self._ahead = still_ahead
 
     def _first_deadline(self) -> float:
-        return min(
-            self._open.first_deadline(),
-            self._early.first_deadline(),
-            self._closed.first_deadline(),
-        )
+        return min(self._open.first_deadline(), self._early.first_deadline())
 
     def _discard(self, reason: str, event: Decision | Outcome) -> None:
         self.counts[reason] += 1

@@ -55,7 +55,7 @@ class JoinRules(msgspec.Struct, frozen=True, kw_only=True):
     jump_witnesses: int = 3
     max_open: int = 100_000
     max_early: int = 100_000
-    max_closed: int = 50_000
+    max_closed: int = 30_000
     max_outcomes: int = 64
 
     def __post_init__(self) -> None:

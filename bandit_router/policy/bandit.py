@@ -99,13 +99,21 @@ class BanditPolicy:
         return msgspec.msgpack.encode([self._outcomes.dump(), drift])
 
     def load(self, state: bytes) -> None:
-        """Inverse of :meth:`dump`. Raises SnapshotError."""
+        """Inverse of :meth:`dump`. Raises SnapshotError, and has changed nothing then."""
         try:
             outcomes, drift = msgspec.msgpack.decode(state, type=tuple[bytes, bytes])
         except msgspec.DecodeError as error:
             raise SnapshotError(f"this is no state of policy {self.name!r}: {error}") from error
         if bool(drift) != (self._drift is not None):
             raise SnapshotError("this state was made with another choice of drift monitor")
-        self._outcomes.load(outcomes)
-        if self._drift is not None:
+        if self._drift is None:
+            self._outcomes.load(outcomes)
+        else:
+            before = self._drift.dump()
             self._drift.load(drift)
+            try:
+                self._outcomes.load(outcomes)
+            except SnapshotError:
+                self._drift.load(before)
+                raise
+        self._alarms = []

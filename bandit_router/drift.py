@@ -110,4 +110,6 @@ class DriftMonitor:
         numbers = [*shortfall.values(), *(value for row in detector.values() for value in row)]
         if not all(map(math.isfinite, numbers)):
             raise SnapshotError("a drift monitor's state holds a number that is not finite")
+        if any(len(row) != len(_BETS) for row in detector.values()) or min([1, *seen.values()]) < 1:
+            raise SnapshotError("a drift monitor's state has a wrong length or count")
         self._seen, self._shortfall, self._detector = seen, shortfall, detector

@@ -83,12 +83,16 @@ def rebuild(
     )
     events += loop.run(store)
     comparison.finish()
-    changes = store.changes()
+    changes = [
+        (at, change)
+        for at, change in store.changes()
+        if change.data["learn_seq"] <= comparison.rows
+    ]
     return Rebuilt(
         snapshot_id=snapshot.id,
         learn_seq=learn_seq,
         offset=offset,
-        rows=store.last_learn_seq(),
+        rows=comparison.rows,
         events=events,
         policy_identical=learner.dump() == snapshot.learner,
         rows_identical=comparison.first_different is None,
@@ -120,8 +124,8 @@ class _Comparison:
     """A sink that holds each row against the stored one instead of storing it."""
 
     def __init__(self, store: SqliteStore) -> None:
-        self._stored = store.row_payloads(0, None)
-        self._rows = store.last_learn_seq()
+        self.rows = store.last_learn_seq()  # a learner may go on writing meanwhile
+        self._stored = store.row_payloads(0, self.rows)
         self.first_different: int | None = None
         self.changes: list[tuple[int, bytes]] = []
 
@@ -140,7 +144,7 @@ class _Comparison:
             # Events that are stored but not learned yet give rows that the store cannot have.
             if stored is not None and stored != (learn_seq, encode_row(row)):
                 self.first_different = self.first_different or learn_seq
-        if first_seq <= self._rows:  # likewise: a step is stored with its rows, or not at all
+        if first_seq <= self.rows:  # likewise: a step is stored with its rows, or not at all
             self.changes += [(offset, encode(change)) for change in changes]
 
     def commit(self) -> None:

@@ -106,8 +106,10 @@ class VowpalWorkspace:
 
     def learn(
         self, namespaces: Namespaces, label: float, weight: float = 1.0, base: float = 0.0
-    ) -> None:
+    ) -> float:
         """One gradient step towards ``label``, from a prediction that starts at ``base``.
+
+        Returns what :meth:`predict` would have returned before the step, within float32 rounding.
 
         ``base`` is VW's "initial" value: the learner fits what is left over it. ``--ftrl`` and
         plain gradient descent honour it; ``--coin`` silently does not.
@@ -120,11 +122,12 @@ class VowpalWorkspace:
         if weight < 0.0:
             raise InputError(f"example weight {weight!r} must not be negative")
 
-        def run() -> None:
+        def run() -> float:
             self._labelled.set_label_string(f"{label:.9g} {weight:.9g} {base:.9g}")
             pylibvw.vw.learn(self._vw, self._fill(self._labelled, namespaces))
+            return float(self._labelled.get_simplelabel_prediction()) - base
 
-        self._guard(run)
+        return self._guard(run)
 
     # -- contextual bandits with action features (cb_explore_adf) -----------------------------
 

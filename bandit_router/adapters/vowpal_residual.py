@@ -32,6 +32,8 @@ class VowpalResidualConfig(msgspec.Struct, frozen=True, kw_only=True):
         l1, l2: penalties on the weights.
         ngram_weight: value of an n-gram feature when there is one; with n of them, each has
             ``ngram_weight / sqrt(n)``.
+        ngrams: how many of a prompt's n-grams are used, the smallest hashes first: the same choice
+            for the same words.
         limit: bound on a correction, in log-odds.
         pair_variance: prior variance of the correction of one model in one column value.
         pairs: how many pairs of model and column value are counted; the oldest are dropped.
@@ -43,6 +45,7 @@ class VowpalResidualConfig(msgspec.Struct, frozen=True, kw_only=True):
     l1: float = 0.0
     l2: float = 0.0
     ngram_weight: float = 0.5
+    ngrams: int = 24
     limit: float = 4.0
     pair_variance: float = 0.5
     pairs: int = 65_536
@@ -80,8 +83,9 @@ class VowpalResidual:
                 (token_index(f"{name}={value}"), 1.0) for name, value in features.columns.items()
             ]
         if features.ngrams and self._config.ngram_weight:
-            value = self._config.ngram_weight / len(features.ngrams) ** 0.5
-            namespaces[_NGRAM] = [(index, value) for index in features.ngrams]
+            kept = features.ngrams[: self._config.ngrams]
+            value = self._config.ngram_weight / len(kept) ** 0.5
+            namespaces[_NGRAM] = [(index, value) for index in kept]
         return namespaces
 
     def _own(self, features: Features, model: str) -> Namespaces:
@@ -115,15 +119,17 @@ class VowpalResidual:
 
     def learn(
         self, features: Features, model: str, score: float, weight: float, base: float
-    ) -> None:
-        """One step towards ``score`` in [0, 1] from log-odds ``base``."""
+    ) -> float:
+        """One step towards ``score`` in [0, 1] from log-odds ``base``; the correction before it."""
         example = {**self._shared(features), **self._own(features, model)}
-        if example:
-            self._workspace.learn(example, score, weight, base)
+        if not example:
+            return 0.0
+        before = self._workspace.learn(example, score, weight, base)
         for index in _pairs(features, model):
             self._seen[index] = self._seen.get(index, 0) + 1
             if len(self._seen) > self._config.pairs:
                 del self._seen[next(iter(self._seen))]
+        return min(max(before, -self._config.limit), self._config.limit)
 
     def dump(self) -> bytes:
         """VW's model, verified on the way out, and the counts in their order."""

@@ -72,8 +72,8 @@ class ResidualExpert(Protocol):
 
     def learn(
         self, features: Features, model: str, score: float, weight: float, base: float
-    ) -> None:
-        """One step towards ``score`` in [0, 1], starting from log-odds ``base``."""
+    ) -> float:
+        """One step towards ``score`` in [0, 1], from log-odds ``base``; the correction before."""
         ...
 
     def dump(self) -> bytes:

@@ -36,6 +36,19 @@ def sigmoid(value: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def drawn_sigmoid(value: float) -> float:
+    """Logistic function within 5e-5, by arithmetic alone: for the many draws of a decision.
+
+    (1 + tanh(v / 2)) / 2 with the [7/6] Pade approximant of tanh, held within [0, 1].
+    """
+    half = 0.5 * min(max(value, -9.94), 9.94)
+    square = half * half
+    top = half * (135135.0 + square * (17325.0 + square * (378.0 + square)))
+    bottom = 135135.0 + square * (62370.0 + square * (3150.0 + square * 28.0))
+    return min(max(0.5 + 0.5 * top / bottom, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True)
 def standardise(dense, count, total, square, prior, clip, out):
     """Running standardisation: mean and variance of the rows learned so far, shrunk to 0 and 1."""
     weight = count + prior
@@ -141,7 +154,7 @@ def draw_utilities(eta, factor, width, draws, first, last, price_terms, out):
             value = 0.0
             for l in range(j + 1):
                 value += factor[j, l] * draws[r, l]
-            out[r, j] = sigmoid(eta[j] + width * value) - price_terms[j]
+            out[r, j] = drawn_sigmoid(eta[j] + width * value) - price_terms[j]
 
 
 @njit(cache=True, nogil=True)
@@ -325,7 +338,7 @@ def learn_score(
     mean, cov, mean0, var0, log_weight, phi_sum, phi_count, rho, x, own, slot, y, base, residual,
     has_residual, toll, fade,
 ):  # fmt: skip
-    """Update every expert and the weights from one score. Returns the heaviest expert's phi.
+    """Update every expert and the weights from one score.
 
     The residual expert pays ``toll`` nats per interaction: a correction that predicts no better
     than the closed form loses its share.
@@ -336,7 +349,6 @@ def learn_score(
     for e in range(experts):
         if log_weight[e] > log_weight[heaviest]:
             heaviest = e
-    phi_used = max(phi_sum[heaviest] / phi_count[heaviest], 0.05)
     for e in range(experts):
         phi = max(phi_sum[e] / phi_count[e], 0.05)
         q, s = learn_expert(mean[e], cov[e], mean0[e], var0[e], x, own, slot, y, phi, rho[e], pz)
@@ -350,7 +362,6 @@ def learn_score(
     top = log_weight.max()
     for e in range(experts + 1):
         log_weight[e] = (log_weight[e] - top) * fade
-    return phi_used
 
 
 @njit(cache=True, nogil=True)

@@ -168,10 +168,9 @@ class Mixture:
             return None
         base, residual = self._score.base(x, slot), None
         if self._residual is not None:
-            residual = float(self._residual.residuals(features, (model,))[0])
-        phi = self._score.learn(x, slot, score, base, residual)
-        if self._residual is not None:
-            self._residual.learn(features, model, score, 1.0 / phi, base)
+            weight = 1.0 / self._score.dispersion()
+            residual = self._residual.learn(features, model, score, weight, base)
+        self._score.learn(x, slot, score, base, residual)
         return float(kernels.sigmoid(base))
 
     def forget(self, model: str) -> None:

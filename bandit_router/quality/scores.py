@@ -157,17 +157,20 @@ class ScoreModel:
         kernels.expert_weights(self.log_weight, weight)
         return float(weight[-1])
 
+    def dispersion(self) -> float:
+        """Of the heaviest closed-form expert: below 1 where scores vary less than coin flips."""
+        heaviest = int(np.argmax(self.log_weight[:-1]))
+        return max(float(self.phi_sum[heaviest] / self.phi_count[heaviest]), 0.05)
+
     def learn(
         self, x: np.ndarray, slot: int, score: float, base: float, residual: float | None
-    ) -> float:
-        """Take one score in [0, 1]. Returns the dispersion the step was tempered by."""
-        return float(
-            kernels.learn_score(
-                self.mean, self.cov, self.mean0, self.var0, self.log_weight, self.phi_sum,
-                self.phi_count, self._rho, x, self.own, slot, score, base,
-                0.0 if residual is None else residual, residual is not None,
-                self.config.residual_toll, self.config.weight_retention,
-            )
+    ) -> None:
+        """Take one score in [0, 1]; ``base`` and ``residual`` as they were predicted for it."""
+        kernels.learn_score(
+            self.mean, self.cov, self.mean0, self.var0, self.log_weight, self.phi_sum,
+            self.phi_count, self._rho, x, self.own, slot, score, base,
+            0.0 if residual is None else residual, residual is not None,
+            self.config.residual_toll, self.config.weight_retention,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:

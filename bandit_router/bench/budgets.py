@@ -87,6 +87,7 @@ def read_budget_logs(
     *,
     limit: int | None = None,
     cache: Path | None = None,
+    holdout: bool = True,
 ) -> BudgetLogs:
     """The packaged logs with embeddings of this package's encoder.
 
@@ -94,15 +95,21 @@ def read_budget_logs(
         tick: progress, in prompts embedded.
         limit: keep the first prompts of each log only.
         cache: a folder where embeddings are kept between runs; None keeps none.
+        holdout: False leaves ``test_holdout`` alone and splits ``val``, every other prompt judged:
+            for trying things out without looking at what is to be reported.
 
     Raises:
         DependencyError: the package ``paretobandit`` is not installed.
     """
-    val, test = (
-        _embedded(read_pareto_log(name, limit=limit), tick, cache)
-        for name in ("val", "test_holdout")
-    )
-    return BudgetLogs(val, test)
+
+    def read(name: str) -> OutcomeTable:
+        return _embedded(read_pareto_log(name, limit=limit), tick, cache)
+
+    val = read("val")
+    if holdout:
+        return BudgetLogs(val, read("test_holdout"))
+    rows = range(len(val))
+    return BudgetLogs(val.take(rows[::2]), val.take(rows[1::2]))
 
 
 def _embedded(

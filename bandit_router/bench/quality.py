@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ from bandit_router.bench.lifts import (
     run_lift_job,
     warm_logs,
 )
-from bandit_router.bench.progress import progress
+from bandit_router.bench.progress import Tick, progress
 from bandit_router.bench.routing_logs import DEFAULT_DATA, find_data, has_paretobandit, read_logs
 from bandit_router.bench.workers import run_jobs
 from bandit_router.errors import DependencyError
@@ -31,6 +33,8 @@ from bandit_router.errors import DependencyError
 if TYPE_CHECKING:
     from rich.console import Console
 
+QUICK_PROMPTS, QUICK_BUDGETS_USD = 1000, BUDGETS_USD[::2]
+_PROMPTS = {True: 1785 + 1824, False: 1785}
 NO_PARETO = "package paretobandit is not installed (pip install 'bandit-router[bench]')"
 
 
@@ -42,6 +46,8 @@ class QualityPlan:
         data: folder of the routing logs; None for the usual place, where it exists.
         folds: replayed folds; ``warm_folds``: those a warm start learns first.
         limit: the first queries of each log only.
+        holdout: whether the paretobandit protocol is judged on ``test_holdout``; else on every
+            other prompt of ``val``.
         cache: folder that keeps the embeddings of the packaged prompts between runs.
     """
 
@@ -53,6 +59,7 @@ class QualityPlan:
     quick: bool = False
     processes: int = 2
     limit: int | None = None
+    holdout: bool = True
     cache: Path | None = None
 
     @property
@@ -67,6 +74,7 @@ class QualityResult:
 
     Attributes:
         queries: log to number of queries replayed.
+        seconds: part of the bench to its wall time.
     """
 
     plan: QualityPlan
@@ -74,6 +82,7 @@ class QualityResult:
     cells: list[CellRun] = field(default_factory=list)
     budgets: list[BudgetRun] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def run_quality(plan: QualityPlan, console: Console) -> QualityResult:
@@ -114,7 +123,7 @@ def _run_lifts(plan: QualityPlan, folder: Path, result: QualityResult, console: 
         warm = warm_logs(tables, read_logs(folder, plan.warm_folds))
     logs = LiftLogs(tables, warm)
     jobs = _lift_jobs(tables, some, plan.seed_range)
-    with progress(console, "routing logs", len(jobs)) as tick:
+    with _part(result, console, "routing logs", len(jobs)) as tick:
         done = run_jobs(run_lift_job, logs, jobs, processes=plan.processes, tick=tick)
     result.queries = {log: len(table) for log, table in tables.items()}
     result.cells = [run for runs in done for run in runs] + best_fixed_runs(logs, plan.seed_range)
@@ -126,14 +135,28 @@ def _lift_jobs(logs: Sequence[str], some: Sequence[Entrant], seeds: range) -> li
 
 
 def _run_budgets(plan: QualityPlan, result: QualityResult, console: Console) -> None:
-    prompts = 2 * plan.limit if plan.limit else 3609
-    with progress(console, "embedding prompts", prompts) as tick:
-        logs = read_budget_logs(tick, limit=plan.limit, cache=plan.cache)
+    limit, budgets = plan.limit, BUDGETS_USD
+    if plan.quick:
+        limit, budgets = min(limit or QUICK_PROMPTS, QUICK_PROMPTS), QUICK_BUDGETS_USD
+        result.notes.append(f"quick: the first {limit:,} prompts of each paretobandit log")
+    with _part(result, console, "embedding prompts", _PROMPTS[plan.holdout]) as tick:
+        logs = read_budget_logs(tick, limit=limit, cache=plan.cache, holdout=plan.holdout)
+    if not plan.holdout:
+        result.notes.append("paretobandit protocol judged on every other prompt of val")
     jobs = [
         BudgetJob(entrant, budget, seed)
         for seed in plan.seed_range
-        for budget in BUDGETS_USD
+        for budget in budgets
         for entrant in (OURS.name, PARETO.name)
     ]
-    with progress(console, "paretobandit protocol", len(jobs)) as tick:
+    with _part(result, console, "paretobandit protocol", len(jobs)) as tick:
         result.budgets = run_jobs(run_budget_job, logs, jobs, processes=plan.processes, tick=tick)
+
+
+@contextmanager
+def _part(result: QualityResult, console: Console, what: str, total: int) -> Iterator[Tick]:
+    """A progress bar, and the time it took."""
+    start = time.perf_counter()
+    with progress(console, what, total) as tick:
+        yield tick
+    result.seconds[what] = time.perf_counter() - start

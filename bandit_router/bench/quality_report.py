@@ -36,7 +36,7 @@ LEGEND = (
 )
 BUDGET_LEGEND = (
     "Protocol: theirs is paretobandit with its own priors and pacer. Spend: mean cost over budget, "
-    "mean and most of the seeds. Hull: mean score above the fixed-arm hull of test_holdout."
+    "mean and most of the seeds. Hull: mean score above the fixed-arm hull of the holdout."
 )
 _SHORT = {"routellm_gsm8k": "gsm8k", "alpaca_eval1": "alpaca"}
 _MARKS = {"within noise": "~", "behind": "!", "ahead": "", "equal": "=", "one seed": "?"}
@@ -129,7 +129,7 @@ def _interval(difference: Difference) -> str:
 
 def _budget_grid(rows: list[BudgetRow]) -> Grid:
     return Grid(
-        "paretobandit's protocol: learn on val, judged on test_holdout",
+        "paretobandit's protocol: learn on val, judged on the holdout",
         ("budget USD", "score", "theirs", "difference, 95 %", "verdict", "spend", "most", "theirs",
          "hull", "theirs"),
         tuple(
@@ -170,11 +170,12 @@ def to_builtins(result: QualityResult, seconds: float) -> dict[str, Any]:
             "warm_folds": list(plan.warm_folds),
             "quick": plan.quick,
             "limit": plan.limit,
+            "holdout": plan.holdout,
             "processes": plan.processes,
         },
         "queries": result.queries,
         "notes": result.notes,
-        "seconds": seconds,
+        "seconds": {**result.seconds, "all": seconds},
         "figures": [figure.to_builtins() for figure in figures(result)],
         "comparisons": [
             {

@@ -69,6 +69,13 @@ def quality(
     limit: Annotated[
         int | None, typer.Option(help="The first N queries of each log only.", min=1)
     ] = None,
+    holdout: Annotated[
+        bool,
+        typer.Option(
+            "--holdout/--no-holdout",
+            help="Judge the paretobandit protocol on test_holdout, or on half of val.",
+        ),
+    ] = True,
     jobs: Annotated[int, typer.Option(help="Processes to use.", min=1)] = 2,
     out: Annotated[
         Path | None,
@@ -99,12 +106,14 @@ def quality(
         quick=quick,
         processes=jobs,
         limit=limit,
+        holdout=holdout,
         cache=out,
     )
     start = time.perf_counter()
     result = run_quality(plan, stderr_console())
     seconds = time.perf_counter() - start
-    about = f"{plan.seeds} seeds, folds {folds}, {seconds:,.0f} s"
+    parts = ", ".join(f"{part} {taken:,.0f} s" for part, taken in result.seconds.items())
+    about = f"{plan.seeds} seeds, folds {folds}, took {seconds:,.0f} s ({parts})"
     lines = [about, *legend(result)]
     _finish(
         "quality", to_builtins(result, seconds), grids(result), lines, out, markdown, json_output

@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bandit_router.adapters.tables import OutcomeTable
+from bandit_router.bench import budgets
 from bandit_router.bench import quality as bench
 from bandit_router.bench.entrants import BASELINES, BEST_FIXED, OURS, QUICK, VARIANTS, entrants
 from bandit_router.bench.intervals import paired_difference
@@ -161,6 +162,20 @@ def test_without_routing_logs_only_the_protocol_runs_and_it_says_so(
     assert "no routing logs in ../shared/data" in run.stdout
     assert "paretobandit's protocol" in run.stdout
     assert "Mean lift" not in run.stdout
+
+
+def test_without_the_holdout_only_val_is_read_and_no_prompt_is_on_both_sides(
+    monkeypatch, needs_peer
+):
+    asked = []
+    read = budgets.read_pareto_log
+    monkeypatch.setattr(
+        budgets, "read_pareto_log", lambda name, **rest: asked.append(name) or read(name, **rest)
+    )
+    logs = budgets.read_budget_logs(limit=6, holdout=False)
+    assert asked == ["val"]
+    assert len(logs.val) == len(logs.test) == 3
+    assert not set(logs.val.query_ids) & set(logs.test.query_ids)
 
 
 def test_with_no_log_at_all_it_fails_with_a_reason(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ class PacerConfig(msgspec.Struct, frozen=True, kw_only=True):
     pull: float = 0.02
     drift: float = 0.01
     aim: float = 0.99
-    max_credit: float = 20.0
+    max_credit: float = 60.0
     max_debt: float = 400.0
     span: float = 1e4
 

@@ -277,10 +277,13 @@ def mixture_log_odds(mean, log_weight, x, own, slot):
 
 
 @njit(cache=True, nogil=True)
-def credit(log_weight, phi_sum, phi_count, e, q, y):
-    """Predictive log-likelihood of y in [0, 1] under q, tempered by the dispersion, to expert e."""
+def credit(log_weight, phi_sum, phi_count, e, q, y, phi):
+    """Predictive log-likelihood of y in [0, 1] under q, tempered by phi, to expert e.
+
+    All experts are tempered alike: by its own dispersion, the one that is surer than it should be
+    would pay less for its errors.
+    """
     q = min(max(q, 1e-4), 1.0 - 1e-4)
-    phi = max(phi_sum[e] / phi_count[e], 0.05)
     log_weight[e] += (y * math.log(q) + (1.0 - y) * math.log(1.0 - q)) / phi
     phi_sum[e] += (y - q) ** 2 / max(q * (1.0 - q), 0.02)
     phi_count[e] += 1.0
@@ -349,15 +352,16 @@ def learn_score(
     for e in range(experts):
         if log_weight[e] > log_weight[heaviest]:
             heaviest = e
+    common = max(phi_sum[heaviest] / phi_count[heaviest], 0.05)
     for e in range(experts):
         phi = max(phi_sum[e] / phi_count[e], 0.05)
         q, s = learn_expert(mean[e], cov[e], mean0[e], var0[e], x, own, slot, y, phi, rho[e], pz)
         if e == heaviest:
             spread = s
-        credit(log_weight, phi_sum, phi_count, e, q, y)
+        credit(log_weight, phi_sum, phi_count, e, q, y, common)
     if has_residual:
         q = sigmoid((base + residual) / math.sqrt(1.0 + PI_OVER_8 * spread))
-        credit(log_weight, phi_sum, phi_count, experts, q, y)
+        credit(log_weight, phi_sum, phi_count, experts, q, y, common)
         log_weight[experts] -= toll
     top = log_weight.max()
     for e in range(experts + 1):

@@ -73,7 +73,8 @@ def mixture(rows: int, *, columns: bool) -> Iterator[np.ndarray]:
 
 
 def _sigmoid(rng):
-    return [kernels.sigmoid(float(v)) for v in rng.normal(0.0, 20.0, 500)]
+    values = rng.normal(0.0, 20.0, 500).tolist()
+    return [kernels.sigmoid(v) for v in values] + [kernels.drawn_sigmoid(v) for v in values]
 
 
 def _standardise(rng):
@@ -145,7 +146,7 @@ def _learn_expert(rng):
 def _credit(rng):
     log_weight, phi_sum, phi_count = np.zeros(2), np.full(2, 20.0), np.full(2, 20.0)
     for q, y in rng.random((400, 2)):
-        kernels.credit(log_weight, phi_sum, phi_count, 1, q, y)
+        kernels.credit(log_weight, phi_sum, phi_count, 1, q, y, 1.1)
     return [log_weight, phi_sum, phi_count]
 
 

@@ -270,10 +270,10 @@ def test_a_covariance_stays_symmetric_to_the_bit_and_positive_definite(rho):
 
 
 def test_credit_by_hand():
-    # log .8 / 1 for y = 1; dispersion (1 - .8)^2 / .16 = .25 joins the sum.
+    # log .8 / 2 for y = 1; the dispersion (1 - .8)^2 / .16 = .25 joins the sum.
     log_weight, phi_sum, phi_count = np.zeros(1), np.full(1, 20.0), np.full(1, 20.0)
-    kernels.credit(log_weight, phi_sum, phi_count, 0, 0.8, 1.0)
-    assert log_weight[0] == pytest.approx(math.log(0.8))
+    kernels.credit(log_weight, phi_sum, phi_count, 0, 0.8, 1.0, 2.0)
+    assert log_weight[0] == pytest.approx(math.log(0.8) / 2.0)
     assert (phi_sum[0], phi_count[0]) == (pytest.approx(20.25), 21.0)
 
 

@@ -276,6 +276,37 @@ def test_the_expert_that_predicts_better_gains_weight():
     assert mixture._score.log_weight[1] > mixture._score.log_weight[0] + 2.0
 
 
+class Alternating:
+    """A residual expert that is sure of something else at every second row."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def residuals(self, features, models):
+        return np.full(len(models), self.size)
+
+    def doubts(self, features, models):
+        return np.zeros(len(models))
+
+    def learn(self, features, model, score, weight, base):
+        self.size = -self.size
+        return self.size
+
+    def dump(self):
+        return b"alternating"
+
+    def load(self, state):
+        raise AssertionError(state)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.5, 1.5, 3.0])
+def test_a_correction_that_is_noise_loses_its_voice_however_sure_it_is(size):
+    mixture = Mixture(catalog(), dimension=D, seed=1, residual=Alternating(size))
+    mixture._score.log_weight[-1] = 2.0
+    teach(mixture, 800)
+    assert mixture.residual_share() < 0.1
+
+
 @with_and_without_vowpal
 def test_evaluating_changes_nothing(vowpal):
     mixture = teach(make(vowpal=vowpal), 60)

@@ -179,6 +179,19 @@ def test_an_escalation_that_does_not_start_at_the_drawn_model_is_not_learned_fro
     assert row.learn is False
 
 
+def test_a_chain_that_does_not_lead_to_the_model_that_served_is_not_learned_from():
+    target = joiner()
+    events = [decision(), escalation(to_model="c"), completion(model="a", attempt=2), feedback()]
+    (row,) = join(target, *events)
+    assert row.learn is False
+
+
+def test_feedback_at_the_very_end_of_the_window_counts():
+    target = joiner()
+    (row,) = join(target, decision(ts=5.0), completion(ts=6.0), feedback(ts=105.0))
+    assert (row.score, row.closed_ts) == (1.0, 105.0)
+
+
 def test_a_request_without_any_answer_scores_the_error_score():
     target = joiner()
     failed = ErrorOutcome(event_id="d", ts=2.0, model="b", reason="timeout", cost_usd=0.25)

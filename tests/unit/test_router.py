@@ -181,14 +181,18 @@ def test_an_event_id_that_cannot_be_logged_is_refused(event_id):
 
 @pytest.mark.parametrize("text", ["\ud800", "a\0b", "x\udfff\0", "ünïcode 漢字 🙂"])
 def test_any_text_in_ids_is_drawn_and_logged_alike(text):
-    context = Context(event_id=text, ts=0.0, prompt=text, unit_id=text, tenant=text * 300)
-    chosen = router(log_prompts=True).decide(context, features=features())
-    again = decode(encode(chosen))
-    assert repr(again) == repr(chosen)
-    index, _ = sample(
-        StubPolicy().evaluate(again.features, again.eligible, 0.5), SALT, again.event_id
-    )
-    assert again.eligible[index] == again.action
+    policy = StubPolicy(pmf=(0.3, 0.4, 0.3))
+    target = router(policy, log_prompts=True)
+    for i in range(20):
+        context = Context(
+            event_id=f"{text}{i}", ts=0.0, prompt=text, unit_id=text, tenant=text * 300
+        )
+        chosen = target.decide(context, features=features())
+        again = decode(encode(chosen))
+        assert repr(again) == repr(chosen)
+        evaluation = policy.evaluate(again.features, again.eligible, 0.5)
+        index, part = sample(evaluation, SALT, again.event_id)
+        assert (again.eligible[index], part) == (again.action, again.slice)
 
 
 def test_the_catalog_may_change_between_decisions():

@@ -62,7 +62,7 @@ _MAGIC = b"BRVW1"
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def token_index(token: str) -> int:
     """A stable 32-bit index for any text; the text itself never reaches VW."""
     digest = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=4).digest()

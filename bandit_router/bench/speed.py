@@ -13,7 +13,7 @@ from bandit_router.adapters.embedding import make_embedder
 from bandit_router.adapters.pareto_log import read_pareto_log
 from bandit_router.bench.decide_speed import decide_figures
 from bandit_router.bench.figures import Figure, skipped
-from bandit_router.bench.memory import memory_figure
+from bandit_router.bench.memory import memory_figures
 from bandit_router.bench.progress import progress
 from bandit_router.bench.replay_speed import NO_PARETO, replay_figures
 from bandit_router.bench.route_speed import route_figures
@@ -73,7 +73,7 @@ def run_speed(plan: SpeedPlan, console: Console) -> list[Figure]:
         ),
         partial(_packaged_figures, plan),
         partial(route_figures, prompts=plan.routed),
-        lambda: [memory_figure(learns=plan.learns)],
+        partial(memory_figures, learns=plan.learns),
         partial(help_figures, rounds=plan.starts),
     ]
     if plan.compiling:

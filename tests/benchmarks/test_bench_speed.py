@@ -34,6 +34,7 @@ TARGETS = {
     "replay, 3 models, paretobandit log": (None, 8000.0),
     "route a short prompt over embedding it": (1.3, None),
     "memory growth over 30 learns": (20.0, None),
+    "memory growth over 30 learns, each of a tenant of its own": (20.0, None),
     "bandit-router --help": (0.4, None),
 }
 

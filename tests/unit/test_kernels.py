@@ -60,6 +60,15 @@ def test_sigmoid_by_hand_and_without_overflow():
     assert kernels.sigmoid(1000.0) == 1.0
 
 
+def test_the_logistic_of_the_draws_is_within_its_stated_error():
+    values = np.linspace(-40.0, 40.0, 8001).tolist()
+    given = np.array([kernels.drawn_sigmoid(v) for v in values])
+    exact = np.array([kernels.sigmoid(v) for v in values])
+    assert np.abs(given - exact).max() <= 5e-5
+    assert np.all(np.diff(given) >= 0.0)
+    assert (given[0], given[-1]) == (pytest.approx(0.0, abs=5e-5), pytest.approx(1.0, abs=5e-5))
+
+
 def test_standardise_by_hand():
     # 30 rows and 20 pseudo-rows; sum 50, sum of squares 130: mean 1, variance 150/50 - 1 = 2.
     out = np.empty(3)

@@ -74,6 +74,15 @@ def test_without_context_there_is_nothing_to_correct():
     assert expert.dump() == before
 
 
+def test_learning_tells_the_correction_of_before():
+    expert = taught()
+    for i in range(100, 130):
+        before = expert.residuals(query(i), ("a",))[0]
+        given = expert.learn(query(i), "a", float(i % 2), 1.0, 0.4)
+        assert given == pytest.approx(before, abs=1e-6)
+        assert expert.residuals(query(i), ("a",))[0] != pytest.approx(before, abs=1e-6)
+
+
 @pytest.mark.parametrize("base", [-2.0, 0.0, 0.7, 3.0])
 def test_where_the_base_is_right_nothing_moves(base):
     expert = VowpalResidual()

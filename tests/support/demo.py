@@ -26,7 +26,9 @@ class HashEmbedder:
         self.embedded = 0
 
     def embed_one(self, text: str) -> np.ndarray:
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+        seed = int.from_bytes(
+            hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little"
+        )
         vector = np.random.default_rng(seed).standard_normal(384)
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 

@@ -285,7 +285,7 @@ def credit(log_weight, phi_sum, phi_count, e, q, y, phi):
     """
     q = min(max(q, 1e-4), 1.0 - 1e-4)
     log_weight[e] += (y * math.log(q) + (1.0 - y) * math.log(1.0 - q)) / phi
-    phi_sum[e] += (y - q) ** 2 / max(q * (1.0 - q), 0.02)
+    phi_sum[e] += (y - q) * (y - q) / max(q * (1.0 - q), 0.02)
     phi_count[e] += 1.0
 
 

@@ -99,9 +99,12 @@ class Mixture:
         if tuple(models) == self._catalog.names:
             return self._all
         try:
-            return np.array([self._slot[model] for model in models], np.int64)
+            slots = [self._slot[model] for model in models]
         except KeyError as error:
             raise CatalogError(f"unknown model {error.args[0]!r}") from None
+        if len(set(slots)) < len(slots):
+            raise InputError(f"a model is named twice among the eligible: {list(models)}")
+        return np.array(slots, np.int64)
 
     def _standardised(self, features: Features) -> np.ndarray:
         dense = features.dense

@@ -447,3 +447,8 @@ def test_the_state_that_the_table_damages_is_sound_itself():
     mixture = make(vowpal=True)
     mixture.load(changed(good_state()))
     assert mixture.dump() == good_state()
+
+
+def test_a_model_named_twice_is_refused_before_the_kernels_see_it():
+    with pytest.raises(InputError, match="named twice"):
+        make().evaluate(features(0), (*MODELS, MODELS[0]), 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from bandit_router.cli import app as cli
 from bandit_router.errors import DependencyError, InputError
 
 QUERIES = 24
+# Fitting projections takes most of the time; that variant has a test of its own.
+RUN = (OURS, *BASELINES, *(v for v in VARIANTS if v.features != "first-200"))
 
 
 def write_logs(folder: Path) -> None:
@@ -80,10 +83,12 @@ def result(data, tmp_path_factory) -> dict:
     if importlib.util.find_spec("pareto_bandit") is None:
         pytest.skip("paretobandit is not installed: pip install '.[test]'")
     out = tmp_path_factory.mktemp("out")
-    run = invoke(
-        "--data", str(data), "--seeds", "2", "--limit", "6", "--jobs", "1", "--json",
-        "--out", str(out),
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "entrants", lambda *, quick: RUN)
+        run = invoke(
+            "--data", str(data), "--seeds", "2", "--limit", "4", "--jobs", "1", "--json",
+            "--out", str(out),
+        )  # fmt: skip
     assert run.exit_code == 0, run.output
     printed = json.loads(run.stdout)
     assert json.loads((out / "quality.json").read_text()) == printed
@@ -92,7 +97,7 @@ def result(data, tmp_path_factory) -> dict:
 
 
 def test_everyone_runs_in_every_cell_with_every_seed(result):
-    names = {e.name for e in (OURS, *BASELINES, *VARIANTS)} | {BEST_FIXED}
+    names = {e.name for e in RUN} | {BEST_FIXED}
     ran = {(r["entrant"], r["log"], r["quality_value_usd"], r["seed"]) for r in result["runs"]}
     assert ran == {
         (name, log, value, seed)
@@ -294,15 +299,23 @@ def test_variants_and_yardsticks_are_no_baselines():
     )
 
 
+def test_everyone_of_a_full_run_is_ours_a_baseline_or_a_variant():
+    assert entrants(quick=False) == (OURS, *BASELINES, *VARIANTS)
+
+
 def test_a_quick_run_has_the_policies_it_names():
     assert [e.name for e in entrants(quick=True)] == list(QUICK)
 
 
-def _square(shared: int, job: int) -> int:
-    return shared + job * job
-
-
-def test_jobs_give_their_results_in_order_whoever_runs_them():
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_give_their_results_in_order_whoever_runs_them(processes: int):
     ticks = []
-    assert run_jobs(_square, 1, [3, 1, 2], processes=1, tick=ticks.append) == [10, 2, 5]
+    found = run_jobs(operator.sub, 10, [3, 1, 2], processes=processes, tick=ticks.append)
+    assert found == [7, 9, 8]
     assert ticks == [1, 1, 1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_job_that_fails_stops_the_run(processes: int):
+    with pytest.raises(ZeroDivisionError):
+        run_jobs(operator.truediv, 1, [1, 0, 2], processes=processes)

@@ -45,6 +45,7 @@ def _bandit() -> PolicyFactory:
     from bandit_router.adapters.vowpal_residual import VowpalResidual
     from bandit_router.drift import DriftMonitor
     from bandit_router.policy.bandit import BanditPolicy
+    from bandit_router.quality.burden import Burden, BurdenConfig
     from bandit_router.quality.mixture import Mixture, MixtureConfig
     from bandit_router.quality.scores import ScoreConfig
 
@@ -57,6 +58,8 @@ def _bandit() -> PolicyFactory:
         exploration_cost: float = 0.001,
         vowpal: bool = True,
         drift: bool = True,
+        usd_per_second: float = 0.0,
+        usd_per_escalation: float = 0.0,
         forgetting: float | None = None,
     ) -> Policy:
         score = ScoreConfig()
@@ -76,6 +79,9 @@ def _bandit() -> PolicyFactory:
             epsilon=epsilon,
             exploration_cost=exploration_cost,
             drift=DriftMonitor() if drift else None,
+            burden=Burden(
+                BurdenConfig(usd_per_second=usd_per_second, usd_per_escalation=usd_per_escalation)
+            ),
         )
 
     return make

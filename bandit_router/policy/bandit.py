@@ -10,6 +10,7 @@ from bandit_router.drift import Alarm, DriftMonitor
 from bandit_router.errors import DecisionError, InputError, SnapshotError
 from bandit_router.models import Catalog
 from bandit_router.policy.base import mix_uniform
+from bandit_router.quality.burden import Burden
 from bandit_router.quality.mixture import Mixture
 from bandit_router.types import Evaluation, Features, Interaction
 
@@ -25,6 +26,8 @@ class BanditPolicy:
             exploring must not eat a budget that a single call of the dearest model exceeds.
         drift: watches for models that get worse in silence. An alarm widens what is believed of
             that model, so that it is judged anew; None to watch nothing.
+        burden: what waiting and failed attempts cost; its USD join the predicted cost's in the
+            utility, not in ``Evaluation.cost_usd``.
 
     The share used is in every evaluation and logged with every decision: every eligible action's
     propensity is at least that share / K.
@@ -42,6 +45,7 @@ class BanditPolicy:
         epsilon: float = 0.02,
         exploration_cost: float = 0.001,
         drift: DriftMonitor | None = None,
+        burden: Burden | None = None,
     ) -> None:
         if not 0.0 <= epsilon <= 1.0:
             raise InputError(f"epsilon {epsilon!r} must be in [0, 1]")
@@ -49,7 +53,7 @@ class BanditPolicy:
             raise InputError(f"exploration_cost {exploration_cost!r} must be above 0")
         self._outcomes, self._epsilon = outcomes, epsilon
         self._exploration_cost = exploration_cost
-        self._drift = drift
+        self._drift, self._burden = drift, burden or Burden()
         self._alarms: list[Alarm] = []
 
     def evaluate(
@@ -58,8 +62,12 @@ class BanditPolicy:
         """See :class:`~bandit_router.policy.base.Policy`."""
         if not eligible:
             raise DecisionError("no eligible model")
-        belief = self._outcomes.evaluate(features, eligible, quality_value_usd)
+        burden_usd = self._burden.usd(eligible)
+        penalty = None if burden_usd is None else burden_usd / quality_value_usd
+        belief = self._outcomes.evaluate(features, eligible, quality_value_usd, penalty)
         utility = belief.score - belief.cost_usd / quality_value_usd
+        if penalty is not None:
+            utility -= penalty
         loss = float(utility.max()) - float(utility.mean())
         epsilon = min(self._epsilon, self._exploration_cost / max(loss, 1e-12))
         return Evaluation(
@@ -74,6 +82,7 @@ class BanditPolicy:
         """See :class:`~bandit_router.policy.base.Policy`."""
         if not interaction.learn:
             return
+        self._burden.learn(interaction.action, interaction.latency_s, len(interaction.escalations))
         expected = self._outcomes.learn(
             interaction.features, interaction.action, interaction.score, interaction.cost_usd
         )
@@ -94,26 +103,28 @@ class BanditPolicy:
         self._outcomes.set_catalog(catalog)
 
     def dump(self) -> bytes:
-        """The outcome model's state and the drift monitor's."""
+        """The state of the outcome model, the drift monitor and the burden."""
         drift = b"" if self._drift is None else self._drift.dump()
-        return msgspec.msgpack.encode([self._outcomes.dump(), drift])
+        return msgspec.msgpack.encode([self._outcomes.dump(), drift, self._burden.dump()])
 
     def load(self, state: bytes) -> None:
         """Inverse of :meth:`dump`. Raises SnapshotError, and has changed nothing then."""
         try:
-            outcomes, drift = msgspec.msgpack.decode(state, type=tuple[bytes, bytes])
+            outcomes, drift, burden = msgspec.msgpack.decode(state, type=tuple[bytes, bytes, bytes])
         except msgspec.DecodeError as error:
             raise SnapshotError(f"this is no state of policy {self.name!r}: {error}") from error
         if bool(drift) != (self._drift is not None):
             raise SnapshotError("this state was made with another choice of drift monitor")
-        if self._drift is None:
+        before = (self._burden.dump(), b"" if self._drift is None else self._drift.dump())
+        try:
+            self._load_small(burden, drift)
             self._outcomes.load(outcomes)
-        else:
-            before = self._drift.dump()
-            self._drift.load(drift)
-            try:
-                self._outcomes.load(outcomes)
-            except SnapshotError:
-                self._drift.load(before)
-                raise
+        except SnapshotError:
+            self._load_small(*before)
+            raise
         self._alarms = []
+
+    def _load_small(self, burden: bytes, drift: bytes) -> None:
+        self._burden.load(burden)
+        if self._drift is not None:
+            self._drift.load(drift)

@@ -31,9 +31,15 @@ class OutcomeModel(Protocol):
     """Learns score and cost apart, so that prices and quality values take effect at once."""
 
     def evaluate(
-        self, features: Features, models: Sequence[str], quality_value_usd: float
+        self,
+        features: Features,
+        models: Sequence[str],
+        quality_value_usd: float,
+        penalty: np.ndarray | None = None,
     ) -> Belief:
         """Belief about ``models`` for one query. Changes nothing.
+
+        ``penalty``, shape (K,), is taken off each utility, in units of score.
 
         Raises:
             CatalogError: a model is not in the catalog.

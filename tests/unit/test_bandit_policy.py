@@ -218,23 +218,32 @@ def watched():
 
 
 def parts(policy):
-    return msgspec.msgpack.decode(policy.dump(), type=tuple[bytes, bytes])
+    return msgspec.msgpack.decode(policy.dump(), type=tuple[bytes, bytes, bytes])
 
 
 @pytest.mark.parametrize(
     "damage",
-    ["empty", "no pair", "drift truncated", "drift noise", "outcomes truncated", "no drift"],
+    [
+        "empty",
+        "no pair",
+        "drift truncated",
+        "drift noise",
+        "outcomes truncated",
+        "no drift",
+        "burden truncated",
+    ],  # fmt: skip
 )
 def test_a_state_that_does_not_fit_leaves_the_policy_as_it_was(damage):
     policy, other = teach(watched(), 150), teach(watched(), 180)
-    outcomes, drift = parts(other)
+    outcomes, drift, burden = parts(other)
     wrong = {
         "empty": b"",
         "no pair": msgspec.msgpack.encode([outcomes]),
-        "drift truncated": msgspec.msgpack.encode([outcomes, drift[:-1]]),
-        "drift noise": msgspec.msgpack.encode([outcomes, b"\xff\x00\xff"]),
-        "outcomes truncated": msgspec.msgpack.encode([outcomes[:-1], drift]),
+        "drift truncated": msgspec.msgpack.encode([outcomes, drift[:-1], burden]),
+        "drift noise": msgspec.msgpack.encode([outcomes, b"\xff\x00\xff", burden]),
+        "outcomes truncated": msgspec.msgpack.encode([outcomes[:-1], drift, burden]),
         "no drift": teach(make(), 150).dump(),
+        "burden truncated": msgspec.msgpack.encode([outcomes, drift, burden[:-1]]),
     }[damage]
     before = policy.dump()
     with pytest.raises(SnapshotError):

@@ -231,7 +231,7 @@ def parts(policy):
         "outcomes truncated",
         "no drift",
         "burden truncated",
-    ],  # fmt: skip
+    ],
 )
 def test_a_state_that_does_not_fit_leaves_the_policy_as_it_was(damage):
     policy, other = teach(watched(), 150), teach(watched(), 180)

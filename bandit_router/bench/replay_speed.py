@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,22 +22,24 @@ AT_LEAST = {3: 8000.0, 12: 3000.0}
 NO_PARETO = "package paretobandit is not installed"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rates:
     """Queries per second of every round.
 
     Attributes:
         features: making features from embeddings and prompts.
         ours, without_vw: the replay loop, features made.
-        ours_cpu: the same per second of CPU time.
+        ours_cpu: the same as ``ours`` per second of CPU time.
+        with_column: with a context column, which gives VW a feature for each model more.
         theirs: paretobandit's own interface, its features made; empty when not installed.
     """
 
-    features: list[float]
-    ours: list[float]
-    ours_cpu: list[float]
-    without_vw: list[float]
-    theirs: list[float]
+    features: list[float] = field(default_factory=list)
+    ours: list[float] = field(default_factory=list)
+    ours_cpu: list[float] = field(default_factory=list)
+    without_vw: list[float] = field(default_factory=list)
+    with_column: list[float] = field(default_factory=list)
+    theirs: list[float] = field(default_factory=list)
 
 
 def replay_figures(table: OutcomeTable, what: str, rounds: int) -> list[Figure]:
@@ -46,87 +48,72 @@ def replay_figures(table: OutcomeTable, what: str, rounds: int) -> list[Figure]:
     k = len(table.models)
     name = f"replay, {k} models, {what}"
     both = [1.0 / (1.0 / a + 1.0 / b) for a, b in zip(rates.features, rates.ours, strict=True)]
+    how = f"decide and learn, features made before; {len(table):,} queries x {rounds}"
     figures = [
-        median_figure(
-            name,
-            rates.ours,
-            "queries/s",
-            at_least=AT_LEAST.get(k),
-            note=f"decide and learn, features made before; {len(table):,} queries x {rounds}",
-        ),
-        median_figure(
-            f"{name}, CPU time",
-            rates.ours_cpu,
-            "queries/s",
-            note="without what other processes took",
-        ),
-        median_figure(
-            f"{name}, from embeddings", both, "queries/s", note="making the features included"
-        ),
-        median_figure(
-            f"{name}, no VW expert", rates.without_vw, "queries/s", note="the same without VW"
+        median_figure(name, rates.ours, "queries/s", at_least=AT_LEAST.get(k), note=how),
+        *(
+            median_figure(f"{name}, {which}", repeats, "queries/s", note=note)
+            for which, repeats, note in (
+                ("CPU time", rates.ours_cpu, "without what other processes took"),
+                ("from embeddings", both, "making the features included"),
+                ("no VW expert", rates.without_vw, ""),
+                ("with a context column", rates.with_column, "the column task"),
+            )
         ),
     ]
+    theirs = f"{name}, paretobandit"
     if not rates.theirs:
-        return [*figures, skipped(f"{name}, paretobandit", "queries/s", NO_PARETO)]
-    ratios = np.array(rates.ours) / np.array(rates.theirs)
+        return [*figures, skipped(theirs, "queries/s", NO_PARETO)]
+    ratios = (np.array(rates.ours) / np.array(rates.theirs)).tolist()
+    how = "its own route and process_feedback, features made before"
     return [
         *figures,
-        median_figure(
-            f"{name}, paretobandit",
-            rates.theirs,
-            "queries/s",
-            note="its own route and process_feedback, features made before",
-        ),
-        median_figure(f"{name}, ours over theirs", ratios.tolist(), "x", note="round by round"),
+        median_figure(theirs, rates.theirs, "queries/s", note=how),
+        median_figure(f"{name}, ours over theirs", ratios, "x", note="round by round"),
     ]
 
 
 def measure_rates(table: OutcomeTable, rounds: int) -> Rates:
     """Everything that is compared, in turn, ``rounds`` times; one more round goes before."""
-    rates = Rates([], [], [], [], [])
     featurizer = make_featurizer(embed=False)
     value = default_quality_values(table)[1]
-    columns = ("task",)
+    with_column = table_features(table, featurizer, ("task",))
     peer = None
     if has_paretobandit():
         from bandit_router.bench.peer_speed import peer_features
 
         peer = peer_features(table)
+    rates = Rates()
     for part in range(-1, rounds):
+        if part == 0:
+            rates = Rates()
+        seed = max(part, 0)
         start = time.perf_counter()
-        features = table_features(table, featurizer, columns)
-        made = len(table) / (time.perf_counter() - start)
-        (ours, cpu), (without, _) = _loop_rates(table, features, value, max(part, 0))
-        theirs = _peer_rate(table, peer, max(part, 0))
-        if part < 0:
-            continue
-        rates.features.append(made)
-        rates.ours.append(ours)
+        features = table_features(table, featurizer)
+        rates.features.append(len(table) / (time.perf_counter() - start))
+        wall, cpu = _loop_rate(OURS, table, features, value, seed)
+        rates.ours.append(wall)
         rates.ours_cpu.append(cpu)
-        rates.without_vw.append(without)
-        rates.theirs.extend(theirs)
+        rates.without_vw.append(_loop_rate(WITHOUT_VW, table, features, value, seed)[0])
+        rates.with_column.append(_loop_rate(OURS, table, with_column, value, seed)[0])
+        rates.theirs.extend(_peer_rate(table, peer, seed))
     return rates
 
 
-def _loop_rates(
-    table: OutcomeTable, features: Sequence[Features], value: float, seed: int
-) -> list[tuple[float, float]]:
-    """Queries per second, and per second of CPU time, of our policy, then of it without VW."""
+def _loop_rate(
+    name: str, table: OutcomeTable, features: Sequence[Features], value: float, seed: int
+) -> tuple[float, float]:
+    """Queries per second, and per second of CPU time, of our policy with or without VW."""
 
     def make(name: str, catalog: Catalog, seed: int, budget_usd: float | None) -> Policy:
         del budget_usd
         dimension = len(features[0].dense)
         return make_policy(OURS, catalog, dimension=dimension, seed=seed, vowpal=name == OURS)
 
-    plan = Plan((OURS, WITHOUT_VW), (value,), seed0=seed)
-    rates = []
-    traces = replay(plan, table, lambda _: features, make)
-    for _ in plan.settings():
-        start = time.thread_time()
-        trace = next(traces)
-        rates.append((len(table) / trace.seconds, len(table) / (time.thread_time() - start)))
-    return rates
+    start = time.thread_time()
+    plan = Plan((name,), (value,), seed0=seed)
+    (trace,) = replay(plan, table, lambda _: features, make)
+    return len(table) / trace.seconds, len(table) / (time.thread_time() - start)
 
 
 def _peer_rate(table: OutcomeTable, features: np.ndarray | None, seed: int) -> list[float]:

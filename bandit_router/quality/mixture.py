@@ -153,7 +153,7 @@ class Mixture:
     def learn(
         self, features: Features, model: str, score: float | None, cost_usd: float | None
     ) -> float | None:
-        """Take one outcome; the score that was expected of it, if there was a score.
+        """Take one outcome; the score that the model's whole past let expect, if there was a score.
 
         A model that has left the catalog since is ignored.
         """
@@ -173,8 +173,9 @@ class Mixture:
         if self._residual is not None:
             weight = 1.0 / self._score.dispersion()
             residual = self._residual.learn(features, model, score, weight, base)
+        steady = self._score.steady(x, slot)
         self._score.learn(x, slot, score, base, residual)
-        return float(kernels.sigmoid(base))
+        return float(kernels.sigmoid(steady))
 
     def forget(self, model: str) -> None:
         """Widen what is believed of one model, after evidence that it has changed."""

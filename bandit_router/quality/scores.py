@@ -63,6 +63,7 @@ class ScoreModel:
         self.config, self._d = config, dimension
         self.own = min(config.own_features, dimension)
         self._rho = np.array([retention for _, retention in config.experts])
+        self._forgets = np.append(np.where(self._rho < 1.0, -1e9, 0.0), 0.0)
         logs = [np.log(spec.prior_cost_usd()) for spec in catalog]
         self.reference_log_price = float(np.mean(logs)) if logs else 0.0
         self._lay_out(list(catalog), {})
@@ -150,6 +151,15 @@ class ScoreModel:
     def base(self, x: np.ndarray, slot: int) -> float:
         """The closed-form mixture's log-odds for one model."""
         return float(kernels.mixture_log_odds(self.mean, self.log_weight, x, self.own, slot))
+
+    def steady(self, x: np.ndarray, slot: int) -> float:
+        """As :meth:`base`, by the experts that never forget (by all, where every one does).
+
+        This is what a model's whole past says of it. An expert that forgets follows a change
+        within tens of interactions, so that nothing would be left to notice.
+        """
+        log_weight = self.log_weight + self._forgets
+        return float(kernels.mixture_log_odds(self.mean, log_weight, x, self.own, slot))
 
     def residual_share(self) -> float:
         """Weight of the residual expert in the mixture, in [0, 1]."""

@@ -26,7 +26,7 @@ _REDRAW = 25
 def command(
     out: Annotated[
         Path, typer.Option(help="Folder for the event log, the embeddings and the reports.")
-    ] = Path("demo-out"),
+    ] = Path("bandit-router-demo"),
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
     quality_value: Annotated[
         float | None,

@@ -123,7 +123,7 @@ def _draw(console: Console, advice: Advice, advisor: Advisor) -> None:
     from rich.text import Text
 
     decision = advice.decision
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("model", overflow="fold")
     for title in ("score", "cost USD", "utility", "probability"):
         table.add_column(title, justify="right", no_wrap=True)

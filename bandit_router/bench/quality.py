@@ -33,8 +33,8 @@ from bandit_router.errors import DependencyError
 if TYPE_CHECKING:
     from rich.console import Console
 
-QUICK_PROMPTS, QUICK_BUDGETS_USD = 1000, BUDGETS_USD[::2]
-_PROMPTS = {True: 1785 + 1824, False: 1785}
+QUICK_PROMPTS, QUICK_BUDGETS_USD = 500, BUDGETS_USD[::2]
+_PROMPTS = {True: (1785, 1824), False: (1785,)}
 NO_PARETO = "package paretobandit is not installed (pip install 'bandit-router[bench]')"
 
 
@@ -139,7 +139,8 @@ def _run_budgets(plan: QualityPlan, result: QualityResult, console: Console) -> 
     if plan.quick:
         limit, budgets = min(limit or QUICK_PROMPTS, QUICK_PROMPTS), QUICK_BUDGETS_USD
         result.notes.append(f"quick: the first {limit:,} prompts of each paretobandit log")
-    with _part(result, console, "embedding prompts", _PROMPTS[plan.holdout]) as tick:
+    prompts = sum(min(n, limit or n) for n in _PROMPTS[plan.holdout])
+    with _part(result, console, "embedding prompts", prompts) as tick:
         logs = read_budget_logs(tick, limit=limit, cache=plan.cache, holdout=plan.holdout)
     if not plan.holdout:
         result.notes.append("paretobandit protocol judged on every other prompt of val")

@@ -1,6 +1,6 @@
 """A decision for one text with everything that went into it: what `bandit-router route` prints.
 
-Nothing is logged and nothing learned.
+An :class:`Advisor` logs and learns nothing; :func:`advice_on` says the same of a logged decision.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import msgspec
 
 from bandit_router.adapters.sqlite import SqliteStore
-from bandit_router.bootstrap import make_featurizer, make_policy
+from bandit_router.bootstrap import make_featurizer
 from bandit_router.budget import BudgetPacer
 from bandit_router.config import Settings
 from bandit_router.errors import InputError
 from bandit_router.features.featurizer import Featurizer
 from bandit_router.learner import Learner
+from bandit_router.live import configured_policy, recipe_of
 from bandit_router.loop import MemorySink
 from bandit_router.router import Router
 from bandit_router.store_ops import SALT, drawn_by, fresh_loop, newest_snapshot
@@ -73,18 +74,26 @@ class Advisor:
             InputError: ``quality_value_usd`` is not finite and above 0.
             DecisionError: no model is eligible.
         """
-        if quality_value_usd is not None and not 0.0 < quality_value_usd < math.inf:
-            raise InputError(
-                f"quality value {quality_value_usd!r} must be finite and above 0, in USD"
-            )
+        check_quality_value(quality_value_usd)
         decision = self.router.decide(context, quality_value_usd=quality_value_usd)
-        offers = _offers(decision)
-        return Advice(
-            decision=decision,
-            offers=offers,
-            drawn_by=drawn_by(decision, self.salt),
-            why=_why(decision, offers),
-        )
+        return advice_on(decision, self.salt)
+
+
+def check_quality_value(value_usd: float | None) -> None:
+    """Raise InputError unless the value is finite and above 0, or None."""
+    if value_usd is not None and not 0.0 < value_usd < math.inf:
+        raise InputError(f"quality value {value_usd!r} must be finite and above 0, in USD")
+
+
+def advice_on(decision: Decision, salt: str) -> Advice:
+    """``decision`` with its reasons; ``salt`` is the one it was drawn with."""
+    offers = _offers(decision)
+    return Advice(
+        decision=decision,
+        offers=offers,
+        drawn_by=drawn_by(decision, salt),
+        why=_why(decision, offers),
+    )
 
 
 def fresh_advisor(settings: Settings) -> Advisor:
@@ -95,14 +104,10 @@ def fresh_advisor(settings: Settings) -> Advisor:
         DependencyError: the encoder or the policy's package is missing.
     """
     featurizer = make_featurizer(settings.features)
-    chosen, catalog = settings.policy, settings.catalog
-    policy = make_policy(
-        chosen.name, catalog, dimension=featurizer.dimension, seed=chosen.seed, **chosen.options
-    )
-    pacer = BudgetPacer(chosen.quality_value_usd, chosen.budget_usd_per_query)
-    learner = Learner(policy, catalog, pacer)
+    recipe = recipe_of(settings, featurizer)
+    learner = fresh_loop(recipe, MemorySink(), configured_policy).learner
     app, salt = settings.app.name, settings.app.salt
-    return _advisor(learner, pacer, featurizer, app, salt, settings.app.safe_model)
+    return _advisor(learner, learner.pacer, featurizer, app, salt, settings.app.safe_model)
 
 
 def stored_advisor(store: SqliteStore, settings: Settings, *, key: bytes | None = None) -> Advisor:

@@ -214,6 +214,18 @@ class Settings(BaseSettings):
         """The section [joiner] as the joiner takes it."""
         return msgspec.convert(self.joiner, JoinRules, strict=False)
 
+    @property
+    def snapshot_key(self) -> bytes | None:
+        """The secret snapshots.hmac_key as bytes, or None."""
+        secret = self.snapshots.hmac_key
+        return None if secret is None else secret.get_secret_value().encode()
+
+    def with_store(self, path: Path | None) -> Settings:
+        """These settings over another store; over the same one with None."""
+        if path is None:
+            return self
+        return self.model_copy(update={"store": self.store.model_copy(update={"path": path})})
+
 
 def load_settings(path: Path | None = None) -> Settings:
     """The settings of a file, overridden by the environment.

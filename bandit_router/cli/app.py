@@ -29,6 +29,7 @@ _HELP_LINES = {
     "demo": "Route real prompts live, let one model fail half-way, and report.",
     "check": "Check the configuration, the catalog, the encoder and the store.",
     "route": "Decide which model should answer a text, and say why.",
+    "feedback": "Tell what came of a logged decision, and learn from it.",
     "explain": "Recompute a stored decision from its snapshot and compare.",
     "replay": "Replay a log of outcomes through policies, one pass.",
     "rebuild": "Relearn from the stored log and compare with the snapshot.",

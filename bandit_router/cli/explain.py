@@ -36,9 +36,8 @@ def command(
     from bandit_router.store_ops import explain
 
     settings = load_settings(config)
-    secret = settings.snapshots.hmac_key
     with SqliteStore.open(db or settings.store.path, create=False) as store:
-        found = explain(store, event_id, key=secret.get_secret_value().encode() if secret else None)
+        found = explain(store, event_id, key=settings.snapshot_key)
     decision = found.decision
     emit(
         {

@@ -32,10 +32,9 @@ def command(
     from bandit_router.store_ops import rebuild
 
     settings = load_settings(config)
-    secret = settings.snapshots.hmac_key
     path = db or settings.store.path
     with SqliteStore.open(path, create=False) as store:
-        found = rebuild(store, key=secret.get_secret_value().encode() if secret else None)
+        found = rebuild(store, key=settings.snapshot_key)
     emit(
         {
             "schema": "bandit_router.rebuild/1",

@@ -13,8 +13,9 @@ from bandit_router.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bandit_router.advice import Advice, Advisor
+    from bandit_router.advice import Advice
     from bandit_router.config import Settings
+    from bandit_router.types import Context
 
 
 def command(
@@ -22,8 +23,14 @@ def command(
     config: ConfigOption = None,
     db: Annotated[
         Path | None,
-        typer.Option(help="An event log: decide with its newest snapshot, which is only read."),
+        typer.Option(
+            help="An event log: decide with its newest snapshot, which is only read. With --log "
+            "the log to decide on, instead of store.path."
+        ),
     ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Decide on the store and log the decision there.")
+    ] = False,
     quality_value: Annotated[
         float | None, typer.Option(help="What one fully good answer is worth here, USD.")
     ] = None,
@@ -35,8 +42,10 @@ def command(
 ) -> None:
     """Decide which model should answer a text, and say why.
 
-    Without --db by the policy and the catalog of the configuration, which has learned nothing yet.
-    Nothing is called, logged or learned. Each call is a new draw from the probabilities shown.
+    Without --db by the policy and the catalog of the configuration, which has learned nothing yet;
+    nothing is logged or learned then. With --log the policy is what the configured store has
+    learned, and the decision is logged there: tell what came of it with `feedback EVENT_ID`. No
+    model is called. Each call is a new draw from the probabilities shown.
     """
     import os
     import time
@@ -46,20 +55,20 @@ def command(
     from bandit_router.types import Context
 
     columns = _columns(column or [])
-    advisor = _advisor(load_settings(config), db)
+    settings = load_settings(config)
     now = time.time()
-    advice = advisor.advise(
-        Context(
-            event_id=uuid7(now, os.urandom(10)),
-            ts=now,
-            prompt=_text(text),
-            app=advisor.app,
-            columns=columns,
-        ),
-        quality_value_usd=quality_value,
+    context = Context(
+        event_id=uuid7(now, os.urandom(10)),
+        ts=now,
+        prompt=_text(text),
+        columns=columns,
     )
+    decide = _logged if log else _advised
+    advice, learned_rows = decide(settings, db, context, quality_value)
     emit(
-        _result(advice, advisor), json_output, human=lambda console: _draw(console, advice, advisor)
+        _result(advice, learned_rows, logged=log),
+        json_output,
+        human=lambda console: _draw(console, advice, learned_rows, logged=log),
     )
 
 
@@ -82,20 +91,36 @@ def _text(text: str) -> str:
     return typer.get_binary_stream("stdin").read().decode("utf-8", "replace")
 
 
-def _advisor(settings: Settings, db: Path | None) -> Advisor:
+def _advised(
+    settings: Settings, db: Path | None, context: Context, quality_value_usd: float | None
+) -> tuple[Advice, int]:
+    """(advice, rows learned) without touching a log."""
     from bandit_router.advice import fresh_advisor, stored_advisor
 
     if db is None:
-        return fresh_advisor(settings)
-    from bandit_router.adapters.sqlite import SqliteStore
+        advisor = fresh_advisor(settings)
+    else:
+        from bandit_router.adapters.sqlite import SqliteStore
 
-    secret = settings.snapshots.hmac_key
-    key = secret.get_secret_value().encode() if secret else None
-    with SqliteStore.open(db, create=False) as store:
-        return stored_advisor(store, settings, key=key)
+        with SqliteStore.open(db, create=False) as store:
+            advisor = stored_advisor(store, settings, key=settings.snapshot_key)
+    return advisor.advise(context, quality_value_usd=quality_value_usd), advisor.learned_rows
 
 
-def _result(advice: Advice, advisor: Advisor) -> dict[str, Any]:
+def _logged(
+    settings: Settings, db: Path | None, context: Context, quality_value_usd: float | None
+) -> tuple[Advice, int]:
+    """(advice, rows learned) on a decision that is now in the log."""
+    from bandit_router.advice import advice_on, check_quality_value
+    from bandit_router.live import open_live
+
+    check_quality_value(quality_value_usd)
+    with open_live(settings.with_store(db)) as live:
+        decision = live.decide(context, quality_value_usd=quality_value_usd)
+    return advice_on(decision, live.router.salt), decision.learn_seq
+
+
+def _result(advice: Advice, learned_rows: int, *, logged: bool) -> dict[str, Any]:
     import msgspec
 
     decision = advice.decision
@@ -109,7 +134,8 @@ def _result(advice: Advice, advisor: Advisor) -> dict[str, Any]:
         "epsilon": decision.epsilon,
         "quality_value_usd": decision.quality_value_usd,
         "snapshot_id": decision.snapshot_id,
-        "learned_rows": advisor.learned_rows,
+        "learned_rows": learned_rows,
+        "logged": logged,
         "models": msgspec.to_builtins(advice.offers),
         "rules": list(decision.rules),
         "drawn_by": advice.drawn_by,
@@ -117,7 +143,7 @@ def _result(advice: Advice, advisor: Advisor) -> dict[str, Any]:
     }
 
 
-def _draw(console: Console, advice: Advice, advisor: Advisor) -> None:
+def _draw(console: Console, advice: Advice, learned_rows: int, *, logged: bool) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -137,8 +163,8 @@ def _draw(console: Console, advice: Advice, advisor: Advisor) -> None:
             f"{offer.probability:.4f}",
         )
     state = (
-        f"snapshot {decision.snapshot_id}, {advisor.learned_rows:,} rows learned"
-        if advisor.learned_rows
+        f"snapshot {decision.snapshot_id}, {learned_rows:,} rows learned"
+        if learned_rows
         else "a policy that has learned nothing yet"
     )
     console.print(Text(f"{decision.action}, decided by {state}"))
@@ -148,3 +174,5 @@ def _draw(console: Console, advice: Advice, advisor: Advisor) -> None:
     console.print(Text(f"One fully good answer counts as ${decision.quality_value_usd:.4g}."))
     if decision.rules:
         console.print(Text("rules that fired: " + ", ".join(decision.rules)))
+    if logged:
+        console.print(Text(f"logged as {decision.event_id}"), soft_wrap=True)

@@ -98,6 +98,18 @@ class Joiner:
         """How many decisions wait for outcomes."""
         return len(self._open)
 
+    def waits_for(self, event_id: str) -> tuple[str, ...] | None:
+        """What an open decision still needs to be closed; None when no such one is open.
+
+        ``answer`` (a completion or error), ``score`` (feedback on the score metric),
+        ``escalation`` (a step between the drawn model and the one that served), ``window`` (its
+        end, which alone closes in ``window`` closing).
+        """
+        pending = self._open.entries.get(event_id)
+        if pending is None:
+            return None
+        return pending.missing() if self._first else (*pending.missing(), "window")
+
     def decision(self, decision: Decision) -> list[Interaction]:
         """Take a decision; returns the interactions that this event closes."""
         event_id = decision.event_id

@@ -154,6 +154,17 @@ class Pending:
             closed_ts = max(closed_ts, rating[0])
         return self._interaction(rules, answer, ratings, closed_ts, on_action)
 
+    def missing(self) -> tuple[str, ...]:
+        """What :meth:`finished` waits for: ``answer``, ``score``, ``escalation``."""
+        answer = self.final_answer()
+        waits = {
+            "answer": answer is None,
+            "score": type(answer) is not ErrorOutcome
+            and not self.undisputed(answer.model if answer else None),
+            "escalation": answer is not None and not self.chain(answer)[0],
+        }
+        return tuple(what for what, is_missing in waits.items() if is_missing)
+
     def expired(self, rules: JoinRules) -> Interaction:
         """The interaction as it stands at the end of its window."""
         answer = self.final_answer()

@@ -41,6 +41,7 @@ LEVELS: dict[str, int] = {
     "advice": 5,
     "config": 5,
     "bootstrap": 5,
+    "live": 5,
     "store_ops": 5,
     "bench": 6,
     "cli": 6,

@@ -25,7 +25,7 @@ from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy
 from bandit_router.reward import Metric
 from bandit_router.router import Router
-from bandit_router.snapshot import Recipe
+from bandit_router.snapshot import Recipe, is_signed
 from bandit_router.store_ops import SALT, resume
 from bandit_router.types import Context, Decision, Interaction
 
@@ -313,6 +313,11 @@ def _settled(store: SqliteStore, recipe: Recipe, key: bytes | None) -> Recipe:
         raise ConfigError(
             f"{store.path}: none of its {count} snapshots verifies{under}; give the key that the "
             "store was made with, or set store.path to a new file"
+        )
+    if key is None and is_signed(newest):
+        raise ConfigError(
+            f"{store.path}: its snapshots are signed; give their key as "
+            "BANDIT_ROUTER_SNAPSHOTS__HMAC_KEY, or set store.path to a new file"
         )
     stored = newest.manifest.recipe
     if stored.target_cost_usd is None and recipe.target_cost_usd is None:

@@ -1,6 +1,6 @@
 """Snapshots: the verified state of learner and joiner at one offset of the log."""
 
-from bandit_router.snapshot.container import Manifest, Recipe, Snapshot, pack, unpack
+from bandit_router.snapshot.container import Manifest, Recipe, Snapshot, is_signed, pack, unpack
 from bandit_router.snapshot.files import read_file, write_file
 from bandit_router.snapshot.taker import Snapshots, restore, state_of
 
@@ -9,6 +9,7 @@ __all__ = [
     "Recipe",
     "Snapshot",
     "Snapshots",
+    "is_signed",
     "pack",
     "read_file",
     "restore",

@@ -217,6 +217,13 @@ def unpack(
     )
 
 
+def is_signed(snapshot: Snapshot) -> bool:
+    """Whether a key signed it; which one is for :func:`unpack` to say."""
+    (length,) = _LENGTH.unpack_from(snapshot.data, len(MAGIC))
+    end = len(MAGIC) + _LENGTH.size + length
+    return snapshot.data[end : end + _SIGNATURE_BYTES] != _UNSIGNED
+
+
 def _identity(learn_seq: int, body: bytes) -> str:
     return f"{learn_seq:012d}-{hashlib.sha256(body).hexdigest()[:12]}"
 

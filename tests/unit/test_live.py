@@ -258,6 +258,17 @@ def test_the_key_signs_snapshots(tmp_path, monkeypatch):
     monkeypatch.setenv("BANDIT_ROUTER_SNAPSHOTS__HMAC_KEY", "another key, 16+")
     with pytest.raises(ConfigError, match=r"none of its 1 snapshots verifies .*hmac_key; give"):
         live(tmp_path)
+    monkeypatch.delenv("BANDIT_ROUTER_SNAPSHOTS__HMAC_KEY")
+    with pytest.raises(ConfigError, match="its snapshots are signed; give their key"):
+        live(tmp_path)
+
+
+def test_a_key_is_not_begun_with_on_an_unsigned_store(tmp_path, monkeypatch):
+    with live(tmp_path) as running:
+        step(running, 1)
+    monkeypatch.setenv("BANDIT_ROUTER_SNAPSHOTS__HMAC_KEY", KEY)
+    with pytest.raises(ConfigError, match=r"none of its 1 snapshots verifies .*hmac_key; give"):
+        live(tmp_path)
 
 
 def test_full_synchronous_reaches_the_database(tmp_path):

@@ -86,6 +86,7 @@ class VowpalWorkspace:
         self._arguments = [*_ALWAYS, *arguments]
         self._open(None)
         self._header = _header(self.save())
+        self._mask = (1 << self._header[1]) - 1
 
     # -- single-line learners (regression, logistic) ------------------------------------------
 
@@ -128,6 +129,14 @@ class VowpalWorkspace:
             return float(self._labelled.get_simplelabel_prediction()) - base
 
         return self._guard(run)
+
+    def weight(self, index: int) -> float:
+        """The learned weight of one feature: what a value of 1 adds to :meth:`predict`.
+
+        Holds for learners that are linear without interactions. It takes .3 us, where filling an
+        example takes 10 and more.
+        """
+        return float(pylibvw.vw.get_weight(self._vw, index & self._mask, 0))
 
     # -- contextual bandits with action features (cb_explore_adf) -----------------------------
 

@@ -4,9 +4,8 @@ Context columns and prompt n-grams are hashed, high-cardinality and mostly absen
 for and what a dense posterior cannot hold. The expert predicts a correction to the closed-form
 log-odds and is learned from there (VW's ``base``), so it starts at no correction at all.
 
-A correction is linear in the features, without a constant: the part all models share and the part
-of each model add up. So one prediction for the shared part and a small one per model give the same
-numbers as one full example per model, at a fraction of the cost.
+A correction is linear in the features, without a constant and without interactions inside VW, so
+reading the features' weights gives the same numbers as predicting, at a fraction of the cost.
 """
 
 from __future__ import annotations
@@ -94,14 +93,23 @@ class VowpalResidual:
         return {_PAIR: [(index, 1.0) for index in _pairs(features, model)]}
 
     def residuals(self, features: Features, models: Sequence[str]) -> np.ndarray:
-        """Correction in log-odds for each model, shape (K,), within the configured limit."""
-        shared = self._shared(features)
-        common = self._workspace.predict(shared) if shared else 0.0
-        out = np.full(len(models), common)
-        if features.columns:
-            for index, model in enumerate(models):
-                out[index] += self._workspace.predict(self._own(features, model))
-        return np.clip(out, -self._config.limit, self._config.limit, out=out)
+        """Correction in log-odds for each model, shape (K,), within the configured limit.
+
+        The expert is linear, so a correction is the sum of its features' weights times values:
+        they are read from VW one by one, which is quicker than having it predict.
+        """
+        weight, limit = self._workspace.weight, self._config.limit
+        common = sum(
+            value * weight(index)
+            for features_of in self._shared(features).values()
+            for index, value in features_of
+        )
+        own = (
+            [sum(map(weight, _pairs(features, model))) for model in models]
+            if features.columns
+            else [0.0] * len(models)
+        )
+        return np.array([min(max(common + part, -limit), limit) for part in own])
 
     def doubts(self, features: Features, models: Sequence[str]) -> np.ndarray:
         """Variance of each correction: every pair's shrinks with the outcomes it has seen.
@@ -109,10 +117,12 @@ class VowpalResidual:
         A pair with n outcomes has about ``v / (1 + n v / 4)``, the posterior variance of a
         logistic coefficient with prior variance v at even odds.
         """
-        v = self._config.pair_variance
+        if not features.columns:
+            return np.zeros(len(models))
+        v, seen = self._config.pair_variance, self._seen
         return np.array(
             [
-                sum(v / (1.0 + 0.25 * v * self._seen.get(i, 0)) for i in _pairs(features, model))
+                sum(v / (1.0 + 0.25 * v * seen.get(index, 0)) for index in _pairs(features, model))
                 for model in models
             ]
         )

@@ -31,6 +31,7 @@ class MixtureConfig(msgspec.Struct, frozen=True, kw_only=True):
         curiosity: weight of what a model's answer would tell of which model is best.
         temperature: of the preference, in units of score: models whose indices differ by less
             than this share the traffic.
+        heard_share: weight in the mixture below which the residual expert is not asked.
         standardise_rows: the running mean and variance of the features freeze after this many.
         standardise_prior: pseudo-rows of mean 0 and variance 1.
         clip: bound on standardised features.
@@ -43,6 +44,7 @@ class MixtureConfig(msgspec.Struct, frozen=True, kw_only=True):
     context_width: float = 0.1
     curiosity: float = 2.0
     temperature: float = 0.002
+    heard_share: float = 0.01
     standardise_rows: int = 200
     standardise_prior: float = 20.0
     clip: float = 3.0
@@ -132,7 +134,7 @@ class Mixture:
         cost = self._cost.predict(x, slots)
         score, preference = np.empty(slots.shape[0]), np.empty(slots.shape[0])
         heard = (
-            self._residual is not None and self._score.residual_share() * self._config.draws >= 0.5
+            self._residual is not None and self._score.residual_share() >= self._config.heard_share
         )
         residual = doubt = cost
         if heard:

@@ -167,21 +167,27 @@ def test_hostile_text_gives_the_numbers_that_plain_text_gives():
 def test_vowpal_wabbit_is_handed_single_letters_and_numbers_only(monkeypatch):
     from bandit_router.adapters.vowpal import VowpalWorkspace
 
-    handed = []
-    for name in ("predict", "learn"):
-        real = getattr(VowpalWorkspace, name)
+    handed, asked = [], []
+    learn, weight = VowpalWorkspace.learn, VowpalWorkspace.weight
 
-        def spy(self, namespaces, *numbers, _real=real):
-            handed.append((namespaces, numbers))
-            return _real(self, namespaces, *numbers)
+    def spy_learn(self, namespaces, *numbers):
+        handed.append((namespaces, numbers))
+        return learn(self, namespaces, *numbers)
 
-        monkeypatch.setattr(VowpalWorkspace, name, spy)
+    def spy_weight(self, index):
+        asked.append(index)
+        return weight(self, index)
+
+    monkeypatch.setattr(VowpalWorkspace, "learn", spy_learn)
+    monkeypatch.setattr(VowpalWorkspace, "weight", spy_weight)
     expert = VowpalResidual()
     for text in HOSTILE:
         q = features({text: text, "task": text}, (3, 77))
         expert.learn(q, text, 1.0, 1.0, 0.0)
         assert np.isfinite(expert.residuals(q, HOSTILE)).all()
-    assert len(handed) > len(HOSTILE) * 2
+    assert len(handed) == len(HOSTILE)
+    assert len(asked) > len(HOSTILE) * 2
+    assert all(type(index) is int for index in asked)
     for namespaces, numbers in handed:
         assert all(type(number) is float for number in numbers)
         for letter, pairs in namespaces.items():

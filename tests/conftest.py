@@ -25,8 +25,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find_chromium() -> str | None:
-    """The Chromium of this machine; BANDIT_ROUTER_TEST_CHROMIUM names another one."""
-    named = os.environ.get("BANDIT_ROUTER_TEST_CHROMIUM")
+    """The Chromium of this machine; CHROMIUM_FOR_TESTS names another one."""
+    named = os.environ.get("CHROMIUM_FOR_TESTS")
     return named or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 

@@ -25,10 +25,10 @@ from bandit_router.bench.lifts import (
     run_lift_job,
     warm_logs,
 )
-from bandit_router.bench.progress import Tick, progress
 from bandit_router.bench.routing_logs import DEFAULT_DATA, find_data, has_paretobandit, read_logs
 from bandit_router.bench.workers import run_jobs
 from bandit_router.errors import DependencyError
+from bandit_router.progress import Tick, progress
 
 if TYPE_CHECKING:
     from rich.console import Console

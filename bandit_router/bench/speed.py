@@ -14,12 +14,12 @@ from bandit_router.adapters.pareto_log import read_pareto_log
 from bandit_router.bench.decide_speed import decide_figures
 from bandit_router.bench.figures import Figure, skipped
 from bandit_router.bench.memory import memory_figures
-from bandit_router.bench.progress import progress
 from bandit_router.bench.replay_speed import NO_PARETO, replay_figures
 from bandit_router.bench.route_speed import route_figures
 from bandit_router.bench.routing_logs import has_paretobandit
 from bandit_router.bench.startup import first_use_figures, help_figures
 from bandit_router.bench.synthetic import synthetic_log
+from bandit_router.progress import progress
 from bandit_router.replay import embedded
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bandit_router.cli.output import JsonOption, emit, stderr_console
+from bandit_router.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -77,7 +78,7 @@ class Screen:
     def embedding(self, prompts: int) -> Iterator[Callable[[int], None]]:
         """See :class:`~bandit_router.demo.run.Watcher`."""
         self._say(f"embedding {prompts:,} prompts")
-        with _bar(self._console) as bar:
+        with progress_bar(self._console) as bar:
             task = bar.add_task("embedding prompts", total=prompts)
             yield lambda done: bar.update(task, advance=done)
 
@@ -90,7 +91,7 @@ class Screen:
         self._query = done
         went_on = f", going on after query {done:,}" if done else ""
         self._say(f"routing {len(world):,} queries{went_on}")
-        bar = _bar(self._console)
+        bar = progress_bar(self._console)
         task = bar.add_task("routing queries", total=len(world), completed=done)
         with Live(
             console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
@@ -118,26 +119,6 @@ class Screen:
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
-
-
-def _bar(console: Console) -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def _recent(world: World, record: Record) -> RenderableType:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from bandit_router.cli.output import JsonOption, emit, stderr_console
 from bandit_router.errors import InputError
+from bandit_router.progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bandit_router.report.document import ReportDocument
     from bandit_router.report.measure import Measured
 
-Tick = Callable[[int], None]
 PARETO = "paretobandit"
 
 
@@ -224,7 +223,7 @@ def _run(
         return make_policy(name, catalog, dimension=dimension, seed=seed, **options)
 
     settings = list(plan.settings())
-    with _progress("replay", len(settings) * len(table)) as tick:
+    with progress(stderr_console(), "replay", len(settings) * len(table)) as tick:
         traces = replay(
             plan,
             table,
@@ -246,7 +245,7 @@ def _embedded(tables: list[OutcomeTable]) -> list[OutcomeTable]:
     from bandit_router.replay import embedded
 
     embedder = make_embedder()
-    with _progress("embedding prompts", missing) as tick:
+    with progress(stderr_console(), "embedding prompts", missing) as tick:
         return [embedded(t, embedder, tick) for t in tables]
 
 
@@ -260,32 +259,6 @@ def _featurizers(plan: Plan) -> dict[str, Any]:
 
         featurizers[PARETO] = ParetoFeaturizer()
     return featurizers
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Tick]:
-    """A progress bar on stderr, in queries; drawn only on a terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = stderr_console()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, advance=done)
 
 
 def _write(

@@ -46,6 +46,7 @@ LEVELS: dict[str, int] = {
     "bench": 6,
     "cli": 6,
     "demo": 6,
+    "progress": 6,
     "report": 6,
     "gateway": 6,
     "dashboard": 6,

@@ -1,4 +1,4 @@
-"""A progress bar on stderr."""
+"""Progress bars, drawn on a terminal only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 Tick = Callable[[int], None]
 
 
-@contextmanager
-def progress(console: Console, what: str, total: int) -> Iterator[Tick]:
-    """Yield a function that advances the bar; it is drawn on a terminal only."""
+def progress_bar(console: Console) -> Progress:
+    """A bar with a count and the time left, which vanishes when it is done."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -23,7 +23,7 @@ def progress(console: Console, what: str, total: int) -> Iterator[Tick]:
         TimeRemainingColumn,
     )
 
-    bar = Progress(
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -32,6 +32,11 @@ def progress(console: Console, what: str, total: int) -> Iterator[Tick]:
         disable=not console.is_terminal,
         transient=True,
     )
-    with bar:
+
+
+@contextmanager
+def progress(console: Console, what: str, total: int) -> Iterator[Tick]:
+    """Yield a function that advances the bar by a number of things done."""
+    with progress_bar(console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, advance=done)

@@ -95,8 +95,9 @@ class Learner:
     def offer(self, row: Row) -> str | None:
         """Learn one row unless it must not be learned; returns why not, or None.
 
-        ``poison``: a number is not finite or out of range. ``unknown_action``: the model is not
-        in the catalog (any more). ``bad_change``: the change does not fit the catalog.
+        ``poison``: a number is not finite or out of range, or the features do not fit the policy.
+        ``unknown_action``: the model is not in the catalog (any more). ``bad_change``: the change
+        does not fit the catalog.
         """
         if type(row) is Interaction:
             if not _is_sound(row):
@@ -104,7 +105,10 @@ class Learner:
             if row.action not in self.catalog:
                 return "unknown_action"
             if row.learn:
-                self.policy.learn(row)
+                try:
+                    self.policy.learn(row)
+                except InputError:
+                    return "poison"
                 if self.pacer is not None and row.cost_usd is not None:
                     self.pacer.observe(row.cost_usd)
                 self.changes += [self._alarmed(alarm, row) for alarm in self._take_alarms()]
@@ -133,7 +137,8 @@ class Learner:
         """Go on from what :meth:`dump` gave; what follows is as if nothing had happened.
 
         Raises:
-            SnapshotError: the bytes are no learner's state, or do not fit this policy.
+            SnapshotError: the bytes are no learner's state, or do not fit this policy; the learner
+                is as it was.
         """
         try:
             loaded = _decoder.decode(state)
@@ -142,13 +147,21 @@ class Learner:
             raise SnapshotError(f"not a learner's state: {error}") from error
         if bool(loaded.pacer) != (self.pacer is not None):
             raise SnapshotError("one of the stored and the configured learner has a budget pacer")
-        self.policy.set_catalog(catalog)
-        self.policy.load(loaded.policy)
-        if self.pacer is not None:
-            self.pacer.load(loaded.pacer)
+        policy, pacer = self.policy.dump(), b"" if self.pacer is None else self.pacer.dump()
+        try:
+            self._load_parts(catalog, loaded.policy, loaded.pacer)
+        except SnapshotError:
+            self._load_parts(self.catalog, policy, pacer)
+            raise
         self.catalog = catalog
         self.learn_seq = loaded.learn_seq
         self.changes = []
+
+    def _load_parts(self, catalog: Catalog, policy: bytes, pacer: bytes) -> None:
+        self.policy.set_catalog(catalog)
+        self.policy.load(policy)
+        if self.pacer is not None:
+            self.pacer.load(pacer)
 
     def _alarmed(self, alarm: Alarm, row: Interaction) -> Change:
         """The event of an alarm that ``row``, about to be counted, has raised."""

@@ -27,7 +27,7 @@ import numpy as np
 
 from bandit_router.errors import DependencyError, InputError
 from bandit_router.models import TYPICAL_INPUT_TOKENS, TYPICAL_OUTPUT_TOKENS, Catalog, ModelSpec
-from bandit_router.policy.base import mix_uniform
+from bandit_router.policy.base import dense_of, mix_uniform
 from bandit_router.policy.baselines import TALLY_SHAPE
 from bandit_router.policy.tally import Tally, pack, unpack
 from bandit_router.types import Context, Evaluation, Features, Interaction
@@ -199,17 +199,17 @@ class ParetoBandit:
         """What ``route`` and ``process_feedback`` do to the state, in that order."""
         if not interaction.learn or interaction.action not in self._tally.index:
             return
+        x = self._design(interaction.features)
         self._tally.add(interaction)
         router, bandit = self._router, self._router.bandit
         bandit.mark_selected(interaction.action)
         if interaction.score is not None:
-            x = self._design(interaction.features)
             router.update(interaction.action, x, interaction.score, advance_time=False)
         if interaction.cost_usd is not None and router.budget_pacer is not None:
             router.budget_pacer.observe(interaction.cost_usd)
 
     def _design(self, features: Features) -> np.ndarray:
-        return np.append(features.dense, 1.0)
+        return np.append(dense_of(features, self._size - 1), 1.0)
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Take a changed catalog: what was learned of the models that stay is kept."""

@@ -16,7 +16,7 @@ import numpy as np
 from bandit_router.adapters.vowpal import Namespaces, VowpalWorkspace, token_index
 from bandit_router.errors import SnapshotError
 from bandit_router.models import Catalog
-from bandit_router.policy.base import mix_uniform
+from bandit_router.policy.base import dense_of, mix_uniform
 from bandit_router.policy.baselines import TALLY_SHAPE
 from bandit_router.policy.tally import Tally, pack, unpack
 from bandit_router.types import Evaluation, Features, Interaction
@@ -72,6 +72,7 @@ class _VowpalPolicy:
 
     def learn(self, interaction: Interaction) -> None:
         """One VW update; needs both the score and the cost."""
+        shared = self._shared(interaction.features)
         self._tally.add(interaction)
         score, cost = interaction.score, interaction.cost_usd
         if not interaction.learn or score is None or cost is None:
@@ -81,7 +82,7 @@ class _VowpalPolicy:
             return
         reward = score - cost / interaction.quality_value_usd
         self._workspace.learn_actions(
-            self._shared(interaction.features),
+            shared,
             [self._actions[self._tally.index[m]] for m in known],
             chosen=known.index(interaction.action),
             cost=-min(max(reward, -1.0), 1.0),
@@ -89,7 +90,7 @@ class _VowpalPolicy:
         )
 
     def _shared(self, features: Features) -> Namespaces:
-        dense = [(i, v) for i, v in enumerate(features.dense.tolist())]
+        dense = [(i, v) for i, v in enumerate(dense_of(features, self._dimension).tolist())]
         dense.append((_CONSTANT, 1.0))
         columns = [(token_index(f"{k}={v}"), 1.0) for k, v in features.columns.items()]
         return {"s": dense, "c": columns} if columns else {"s": dense}

@@ -82,10 +82,10 @@ class BanditPolicy:
         """See :class:`~bandit_router.policy.base.Policy`."""
         if not interaction.learn:
             return
-        self._burden.learn(interaction.action, interaction.latency_s, len(interaction.escalations))
         expected = self._outcomes.learn(
             interaction.features, interaction.action, interaction.score, interaction.cost_usd
         )
+        self._burden.learn(interaction.action, interaction.latency_s, len(interaction.escalations))
         if self._drift is None or expected is None or interaction.score is None:
             return
         alarm = self._drift.observe(interaction.action, expected, interaction.score)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from bandit_router.errors import DecisionError
+from bandit_router.errors import DecisionError, InputError
 from bandit_router.models import Catalog
 from bandit_router.types import Evaluation, Features, Interaction, Slice
 
@@ -37,7 +37,12 @@ class Policy(Protocol):
         ...
 
     def learn(self, interaction: Interaction) -> None:
-        """Update from one interaction. Never modifies it. Ignores ``learn=False`` rows."""
+        """Update from one interaction. Never modifies it. Ignores ``learn=False`` rows.
+
+        Raises:
+            InputError: the interaction does not fit (features of another length); the policy is as
+                it was.
+        """
         ...
 
     def set_catalog(self, catalog: Catalog) -> None:
@@ -53,6 +58,19 @@ class Policy(Protocol):
         having stopped. Raises SnapshotError when the bytes do not fit this policy.
         """
         ...
+
+
+def dense_of(features: Features, dimension: int) -> np.ndarray:
+    """``features.dense``, shape (dimension,).
+
+    Raises:
+        InputError: it has another length: another featurizer made it than the policy was made for.
+    """
+    if features.dense.shape != (dimension,):
+        raise InputError(
+            f"features have shape {features.dense.shape}, this policy was made for ({dimension},)"
+        )
+    return features.dense
 
 
 def mix_uniform(preference: np.ndarray, epsilon: float) -> np.ndarray:

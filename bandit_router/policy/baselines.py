@@ -15,7 +15,7 @@ import numpy as np
 
 from bandit_router.errors import ConfigError
 from bandit_router.models import Catalog
-from bandit_router.policy.base import mix_uniform
+from bandit_router.policy.base import dense_of, mix_uniform
 from bandit_router.policy.tally import Tally, pack, unpack
 from bandit_router.types import Evaluation, Features, Interaction
 
@@ -225,19 +225,19 @@ class LinUcb:
 
     def learn(self, interaction: Interaction) -> None:
         """One rank-one update (Sherman-Morrison); needs both the score and the cost."""
+        x = self._design(interaction.features)
         self._tally.add(interaction)
         row = self._tally.index.get(interaction.action)
         score, cost = interaction.score, interaction.cost_usd
         if row is None or not interaction.learn or score is None or cost is None:
             return
-        x = self._design(interaction.features)
         reach = self._inverse[row] @ x
         self._inverse[row] -= np.outer(reach, reach) / (1.0 + x @ reach)
         self._moment[row] += (score - cost / interaction.quality_value_usd) * x
 
     def _design(self, features: Features) -> np.ndarray:
         x = np.empty(self._size)
-        x[:-1] = features.dense
+        x[:-1] = dense_of(features, self._size - 1)
         x[-1] = 1.0
         return x
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bandit_router.bootstrap import POLICIES, make_policy
-from bandit_router.errors import CatalogError, DecisionError, SnapshotError
+from bandit_router.errors import CatalogError, DecisionError, InputError, SnapshotError
 from bandit_router.models import Catalog, ModelSpec
 from bandit_router.policy.base import Policy, sample
 from bandit_router.types import Features, Interaction
@@ -171,6 +171,22 @@ def test_a_row_that_is_not_to_be_learned_changes_nothing(name):
     before = policy.dump()
     policy.learn(interaction(99, policy, learn=False, propensity=1.0, slice="forced"))
     assert policy.dump() == before
+
+
+@every_policy
+def test_features_of_another_length_are_refused_before_anything_changes(name):
+    policy = taught(name, 20)
+    before = policy.dump()
+    row = interaction(20, policy)
+    wrong = Features(dense=np.zeros(len(row.features.dense) + 1))
+    try:
+        policy.learn(msgspec.structs.replace(row, features=wrong))
+    except InputError:
+        assert policy.dump() == before
+    else:  # a policy that reads no features takes the row, and goes on
+        assert bits(policy.evaluate(wrong, MODELS, 0.01)) == bits(
+            policy.evaluate(row.features, MODELS, 0.01)
+        )
 
 
 @every_policy

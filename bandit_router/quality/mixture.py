@@ -32,6 +32,8 @@ class MixtureConfig(msgspec.Struct, frozen=True, kw_only=True):
         temperature: of the preference, in units of score: models whose indices differ by less
             than this share the traffic.
         heard_share: weight in the mixture below which the residual expert is not asked.
+        residual_rest: while it is not heard, the residual expert learns one of so many rows that
+            have no context columns. On the others it predicts no correction, and pays its toll.
         standardise_rows: the running mean and variance of the features freeze after this many.
         standardise_prior: pseudo-rows of mean 0 and variance 1.
         clip: bound on standardised features.
@@ -45,6 +47,7 @@ class MixtureConfig(msgspec.Struct, frozen=True, kw_only=True):
     curiosity: float = 2.0
     temperature: float = 0.002
     heard_share: float = 0.01
+    residual_rest: int = 4
     standardise_rows: int = 200
     standardise_prior: float = 20.0
     clip: float = 3.0
@@ -133,9 +136,7 @@ class Mixture:
         x = self._standardised(features)
         cost = self._cost.predict(x, slots)
         score, preference = np.empty(slots.shape[0]), np.empty(slots.shape[0])
-        heard = (
-            self._residual is not None and self._score.residual_share() >= self._config.heard_share
-        )
+        heard = self._heard()
         residual = doubt = cost
         if heard:
             residual = self._residual.residuals(features, models)
@@ -146,8 +147,7 @@ class Mixture:
         config = self._config
         kernels.evaluate(
             self._score.mean, self._score.cov, self._score.log_weight, residual, doubt, heard,
-            x,
-            self._score.own, slots, config.context_width, config.width, config.curiosity,
+            x, self._score.own, slots, config.context_width, config.width, config.curiosity,
             config.temperature, self._draws, price_terms, score, preference,
         )  # fmt: skip
         return Belief(preference=preference, score=score, cost_usd=cost)
@@ -173,11 +173,22 @@ class Mixture:
             return None
         base, residual = self._score.base(x, slot), None
         if self._residual is not None:
-            weight = 1.0 / self._score.dispersion()
-            residual = self._residual.learn(features, model, score, weight, base)
+            residual = 0.0
+            if (
+                features.columns
+                or self._heard()
+                or self._score.rows % self._config.residual_rest == 0
+            ):
+                weight = 1.0 / self._score.dispersion()
+                residual = self._residual.learn(features, model, score, weight, base)
         steady = self._score.steady(x, slot)
         self._score.learn(x, slot, score, base, residual)
         return float(kernels.sigmoid(steady))
+
+    def _heard(self) -> bool:
+        """Whether the residual expert has earned enough of the mixture to be asked."""
+        share = self._config.heard_share
+        return self._residual is not None and self._score.residual_share() >= share
 
     def forget(self, model: str) -> None:
         """Widen what is believed of one model, after evidence that it has changed."""

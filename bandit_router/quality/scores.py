@@ -167,6 +167,11 @@ class ScoreModel:
         kernels.expert_weights(self.log_weight, weight)
         return float(weight[-1])
 
+    @property
+    def rows(self) -> int:
+        """How many scores were learned."""
+        return int(self.phi_count[0] - self.config.dispersion_count)
+
     def dispersion(self) -> float:
         """Of the heaviest closed-form expert: below 1 where scores vary less than coin flips."""
         heaviest = int(np.argmax(self.log_weight[:-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -83,9 +84,9 @@ def mix_uniform(preference: np.ndarray, epsilon: float) -> np.ndarray:
     Raises:
         DecisionError: K is 0, or ``preference`` is negative, not finite or sums to 0.
     """
-    k = preference.shape[0]
-    total = float(preference.sum()) if k else 0.0
-    if not (0.0 < total < np.inf) or preference.min() < 0.0:
+    values = preference.tolist()
+    k, total = len(values), sum(values)
+    if not 0.0 < total < math.inf or min(values) < 0.0:
         raise DecisionError(f"no usable preference over {k} eligible actions: {preference!r}")
     return preference * ((1.0 - epsilon) / total) + epsilon / k
 

@@ -16,7 +16,7 @@ from bandit_router.types import Evaluation, Features, Interaction
 
 
 class BanditPolicy:
-    """Contextual bandit over models: p = (1 - eps) pi + eps / K, pi from posterior draws.
+    """Contextual bandit over models: p = (1 - eps) pi + eps / K, pi the outcomes' preference.
 
     Args:
         outcomes: what is learned of scores and costs.

@@ -16,8 +16,9 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a model of outcomes believes of one query, aligned with the models asked for, (K,).
 
     Attributes:
-        preference: probability, under the posterior, that each model has the highest utility;
-            non-negative, sums to 1. Not yet a pmf to sample from: the policy adds its floor.
+        preference: share of the traffic that each model has earned: its utility and what its
+            answer would tell of which model is best; non-negative, sums to 1. Not yet a pmf to
+            sample from: the policy adds its floor.
         score: posterior mean score, in (0, 1).
         cost_usd: expected cost in USD, > 0.
     """

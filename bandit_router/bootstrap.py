@@ -11,7 +11,8 @@ from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy
 
 if TYPE_CHECKING:
-    from bandit_router.config import FeaturesSection
+    from bandit_router.adapters.kafka.client import Connection
+    from bandit_router.config import EventsSection, FeaturesSection
 
 PolicyFactory = Callable[..., Policy]
 """Called with ``(catalog, *, dimension, seed, **options)``."""
@@ -166,3 +167,26 @@ def make_featurizer(settings: FeaturesSection | None = None, *, embed: bool = Tr
         )
     chosen = {} if settings is None else {"components": settings.components}
     return Featurizer(*load_projection(), embedder, **chosen)
+
+
+def make_connection(settings: EventsSection) -> Connection:
+    """How the section [events] reaches Kafka; TLS and SASL by kafka-python's names."""
+    from bandit_router.adapters.kafka.client import Connection
+
+    password = settings.sasl_password
+    security = {
+        "security_protocol": settings.security_protocol,
+        "ssl_cafile": settings.ssl_cafile and str(settings.ssl_cafile),
+        "ssl_certfile": settings.ssl_certfile and str(settings.ssl_certfile),
+        "ssl_keyfile": settings.ssl_keyfile and str(settings.ssl_keyfile),
+        "ssl_check_hostname": settings.ssl_check_hostname,
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": password and password.get_secret_value(),
+    }
+    return Connection(
+        bootstrap_servers=settings.bootstrap_servers,
+        prefix=settings.prefix,
+        partitions=settings.partitions,
+        security={key: value for key, value in security.items() if value is not None},
+    )

@@ -164,6 +164,60 @@ class SnapshotSection(Section):
     hmac_key: SecretStr | None = Field(default=None, min_length=16)
 
 
+class EventsSection(Section):
+    """How events travel between routers and the learner.
+
+    Attributes:
+        transport: ``sqlite``: one process decides and learns on the store. ``kafka``: routers
+            send events and follow snapshots, ``bandit-router learn`` learns.
+        bootstrap_servers: ``host:port`` of some Kafka brokers.
+        prefix: of the topics' names; one prefix is one installation.
+        partitions: of each topic. All routers and learners must say the same; it cannot be
+            changed while anything is in the topics.
+        replication: copies of each topic, for ``bandit-router events init``.
+        retention_hours: how long Kafka keeps events, for ``bandit-router events init``.
+        shards: 1, or into how many parts (``NAME/0``, ``NAME/1``...) a large app is split, each
+            with a policy of its own; a unit always meets the same one.
+        group: consumer group of the learners.
+        session_timeout_s: after so many seconds of silence a learner's apps move to another.
+        outbox: a router's file for what Kafka has not acknowledged yet, relative to the file's
+            folder; each router process needs one of its own.
+        outbox_max_events, outbox_max_bytes: beyond these the outbox is full: the safe model serves.
+        folder: where a learner keeps the stores and snapshots of its apps, and a router its last
+            good snapshot.
+        publish_every_s: a learner publishes a snapshot when there is something new after so many
+            seconds, or after ``snapshots.every`` interactions.
+        batch: most records that a learner takes at once.
+        security_protocol: as Kafka calls it.
+        ssl_cafile, ssl_certfile, ssl_keyfile, ssl_check_hostname: TLS, as in kafka-python.
+        sasl_mechanism, sasl_username, sasl_password: SASL; give the password in the environment.
+    """
+
+    transport: Literal["sqlite", "kafka"] = "sqlite"
+    bootstrap_servers: Annotated[tuple[Text, ...], Field(min_length=1)] = ("127.0.0.1:9092",)
+    prefix: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,150}$")] = "bandit"
+    partitions: int = Field(default=8, ge=1, le=10_000)
+    replication: int = Field(default=1, ge=1, le=32)
+    retention_hours: Positive = 168.0
+    shards: int = Field(default=1, ge=1, le=1024)
+    group: Text = "bandit-router-learn"
+    session_timeout_s: float = Field(default=10.0, ge=1.0, le=1800.0)
+    outbox: Path = Path("bandit-router.outbox.db")
+    outbox_max_events: int = Field(default=500_000, ge=1)
+    outbox_max_bytes: int = Field(default=2_000_000_000, ge=1_000_000)
+    folder: Path = Path("bandit-router-streaming")
+    publish_every_s: Positive = 2.0
+    batch: int = Field(default=1000, ge=1, le=100_000)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    ssl_check_hostname: bool = True
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it with :func:`load_settings`, which explains what is wrong."""
 
@@ -183,6 +237,7 @@ class Settings(BaseSettings):
     policy: PolicySection = PolicySection()
     joiner: Annotated[dict[str, Any], AfterValidator(_join_rules)] = {}
     snapshots: SnapshotSection = SnapshotSection()
+    events: EventsSection = EventsSection()
 
     @classmethod
     def settings_customise_sources(
@@ -213,6 +268,12 @@ class Settings(BaseSettings):
     def join_rules(self) -> JoinRules:
         """The section [joiner] as the joiner takes it."""
         return msgspec.convert(self.joiner, JoinRules, strict=False)
+
+    @property
+    def apps(self) -> tuple[str, ...]:
+        """The owners of policies: the app, or its shards."""
+        name, shards = self.app.name, self.events.shards
+        return (name,) if shards == 1 else tuple(f"{name}/{i}" for i in range(shards))
 
     @property
     def snapshot_key(self) -> bytes | None:
@@ -272,11 +333,19 @@ def _read(file: Path | None) -> str:
         raise ConfigError(f"{file}: not a UTF-8 text: {error}") from error
 
 
+_PATHS = {
+    "store": ("path",),
+    "events": ("outbox", "folder", "ssl_cafile", "ssl_certfile", "ssl_keyfile"),
+}
+
+
 def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """``data`` with a relative store.path made to start at ``folder``."""
-    store = data.get("store")
-    if isinstance(store, dict) and isinstance(store.get("path"), str):
-        store["path"] = str(folder / store["path"])
+    """``data`` with relative paths made to start at ``folder``."""
+    for section, keys in _PATHS.items():
+        table = data.get(section)
+        for key in keys:
+            if isinstance(table, dict) and isinstance(table.get(key), str):
+                table[key] = str(folder / table[key])
     return data
 
 
@@ -310,7 +379,7 @@ def _message(detail: ErrorDetails) -> str:
         return str(detail["ctx"]["error"])
     if detail["type"] == "missing":
         return "missing; it must be given"
-    secret = "hmac_key" in place
+    secret = place[-1] in {"hmac_key", "sasl_password"}
     return detail["msg"] + ("" if secret else f", not {detail['input']!r}")
 
 

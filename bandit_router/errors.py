@@ -10,6 +10,8 @@
     ├── DecisionError           no decision can be made (no eligible model, non-finite utilities)
     ├── SnapshotError           a snapshot that must not be loaded (hash, HMAC, options, probe)
     ├── StorageError            the log or the snapshot store failed; a retry can help
+    ├── TransportError          the message broker cannot be reached or refused; a retry can help
+    ├── FencedError             another learner has taken over; this one must stop
     └── DependencyError         an optional package or a shipped artefact is missing or damaged
 
 Foreign exceptions are translated at the border (``adapters/``) into the most specific class here,
@@ -98,6 +100,16 @@ class StorageError(BanditRouterError):
     """The event log or snapshot store failed (locked, disk full, unreadable)."""
 
     retriable = True
+
+
+class TransportError(BanditRouterError):
+    """The message broker cannot be reached, or refused; ``retriable`` says whether to try again."""
+
+    retriable = True
+
+
+class FencedError(BanditRouterError):
+    """Another learner has taken over an app: what this one would write is void."""
 
 
 class DependencyError(BanditRouterError):

@@ -43,6 +43,7 @@ LEVELS: dict[str, int] = {
     "bootstrap": 5,
     "live": 5,
     "store_ops": 5,
+    "streaming": 5,
     "bench": 6,
     "cli": 6,
     "demo": 6,

@@ -1,0 +1,1 @@
+"""Deciding and learning apart: routers send events through Kafka and follow snapshots."""

@@ -38,6 +38,8 @@ _SIGNATURE_BYTES = 32
 _UNSIGNED = bytes(_SIGNATURE_BYTES)
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MAX_OPTIONS = 64
+_SOURCE_NAME = re.compile(r"[a-z][a-z_]{0,31}")
+_MAX_SOURCES = 16
 _MAX_OPTION_CHARS = 256
 
 Scalar = str | bool | int | float | None
@@ -93,8 +95,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         created_ts: stream time at which it was taken, seconds since the epoch; 0 before any event.
         parent: id of the scheduled snapshot before; "" for the first.
         scheduled: whether it was taken by the schedule, so that later ones name it as parent.
-        epoch: which incarnation of the app's learner took it; a lower one is stale.
-        offsets: last offset seen, per source.
+        offsets: last offset seen, per source: ``log``, the store's own, and with Kafka one for
+            each topic that is read.
         recipe: what the state grew from.
         catalog: the models now.
         sizes: bytes of each part of the payload, in order.
@@ -106,7 +108,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     created_ts: float
     parent: str
     scheduled: bool = True
-    epoch: int = 0
     offsets: dict[str, int]
     recipe: Recipe
     catalog: tuple[ModelSpec, ...]
@@ -145,7 +146,6 @@ def pack(
     learner: bytes,
     joiner: bytes,
     scheduled: bool = True,
-    epoch: int = 0,
     key: bytes | None = None,
 ) -> Snapshot:
     """Put a state into a container, signed when there is a ``key``.
@@ -159,7 +159,6 @@ def pack(
         created_ts=created_ts,
         parent=parent,
         scheduled=scheduled,
-        epoch=epoch,
         offsets=dict(offsets),
         recipe=recipe,
         catalog=tuple(catalog),
@@ -255,8 +254,9 @@ def _decode_manifest(body: bytes) -> Manifest:
 
 def _check_manifest(manifest: Manifest, allowed: Mapping[str, Collection[str]] | None) -> None:
     recipe = manifest.recipe
-    if manifest.learn_seq < 0 or manifest.epoch < 0 or not math.isfinite(manifest.created_ts):
-        raise SnapshotError("the manifest's learn_seq, epoch or created_ts is out of range")
+    if manifest.learn_seq < 0 or not math.isfinite(manifest.created_ts):
+        raise SnapshotError("the manifest's learn_seq or created_ts is out of range")
+    _check_offsets(manifest.offsets)
     if set(manifest.sizes) != {"learner", "joiner"} or min(manifest.sizes.values()) < 0:
         raise SnapshotError(f"the manifest lists the parts {manifest.sizes!r:.100}")
     if len(recipe.options) > _MAX_OPTIONS:
@@ -275,6 +275,14 @@ def _check_manifest(manifest: Manifest, allowed: Mapping[str, Collection[str]] |
     foreign = sorted(set(recipe.options) - set(allowed[recipe.policy]))
     if foreign:
         raise SnapshotError(f"policy {recipe.policy} may not carry the options {foreign}")
+
+
+def _check_offsets(offsets: Mapping[str, int]) -> None:
+    if "log" not in offsets or len(offsets) > _MAX_SOURCES:
+        raise SnapshotError(f"the manifest has offsets of {sorted(offsets)!r:.100}")
+    for source, offset in offsets.items():
+        if not _SOURCE_NAME.fullmatch(source) or not -1 <= offset < 2**63:
+            raise SnapshotError(f"the manifest's offset {offset} of {source!r:.40} is out of range")
 
 
 def _split(payload: bytes, manifest: Manifest) -> tuple[bytes, bytes]:

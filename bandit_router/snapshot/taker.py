@@ -31,7 +31,6 @@ class Snapshots:
         recipe: what they were made from.
         every: training rows between snapshots, >= 1.
         key: signs the snapshots; None leaves them unsigned.
-        epoch: stamped on them.
 
     Raises:
         ConfigError: ``every`` is below 1.
@@ -46,7 +45,6 @@ class Snapshots:
         *,
         every: int = 500,
         key: bytes | None = None,
-        epoch: int = 0,
     ) -> None:
         if every < 1:
             raise ConfigError(f"a snapshot every {every} rows: the number must be at least 1")
@@ -56,7 +54,6 @@ class Snapshots:
         self._recipe = recipe
         self._every = every
         self._key = key
-        self._epoch = epoch
         self._next = (learner.learn_seq // every + 1) * every
 
     def begin(self) -> None:
@@ -82,7 +79,6 @@ class Snapshots:
             offset=offset,
             parent=self._learner.snapshot_id,
             scheduled=scheduled,
-            epoch=self._epoch,
             key=self._key,
         )
         self._store.save(snapshot)
@@ -97,7 +93,6 @@ def state_of(
     offset: int,
     parent: str,
     scheduled: bool = True,
-    epoch: int = 0,
     key: bytes | None = None,
 ) -> Snapshot:
     """The state after the event at ``offset`` as a snapshot.
@@ -110,7 +105,6 @@ def state_of(
         created_ts=joiner.now if math.isfinite(joiner.now) else 0.0,
         parent=parent,
         scheduled=scheduled,
-        epoch=epoch,
         offsets={"log": offset},
         recipe=recipe,
         catalog=tuple(learner.catalog),

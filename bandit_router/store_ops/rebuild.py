@@ -79,7 +79,6 @@ def rebuild(
         offset=loop.offset,
         parent=snapshot.manifest.parent,
         scheduled=snapshot.manifest.scheduled,
-        epoch=snapshot.manifest.epoch,
     )
     events += loop.run(store)
     comparison.finish()

@@ -54,7 +54,6 @@ def resume(
     snapshot_every: int = 500,
     keep_snapshots: int | None = None,
     key: bytes | None = None,
-    epoch: int = 0,
     make: PolicyMaker = policy_of,
 ) -> Loop:
     """The loop that learns from ``store``, where the last one stopped, at the end of the log.
@@ -73,7 +72,7 @@ def resume(
     if snapshot is not None:
         loop.offset = restore(snapshot, recipe, loop.learner, loop.joiner)
     loop.snapshots = Snapshots(
-        loop.learner, loop.joiner, sink, recipe, every=snapshot_every, key=key, epoch=epoch
+        loop.learner, loop.joiner, sink, recipe, every=snapshot_every, key=key
     )
     loop.snapshots.begin()
     sink.commit()

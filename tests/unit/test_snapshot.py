@@ -150,7 +150,12 @@ def test_a_forged_manifest_is_refused_by_its_hmac_before_it_is_decoded():
     [
         ({"schema": 2}, "schema 2"),
         ({"learn_seq": -1}, "out of range"),
-        ({"epoch": -1}, "out of range"),
+        ({"offsets": {}}, "offsets of"),
+        ({"offsets": {"decisions": 5}}, "offsets of"),
+        ({"offsets": {"log": 1} | {c * 2: 1 for c in "abcdefghijklmnop"}}, "offsets of"),
+        ({"offsets": {"log": -2}}, "out of range"),
+        ({"offsets": {"log": 1, "decisions": 2**63}}, "out of range"),
+        ({"offsets": {"log": 1, "../x": 1}}, "out of range"),
         ({"sizes": {"learner": 496}}, "parts"),
         ({"sizes": {"learner": -1, "joiner": 497}}, "parts"),
         ({"sizes": {"learner": 1, "joiner": 1}}, "truncated or padded"),

@@ -7,6 +7,7 @@ learns, so that a store can be opened again after any crash and goes on as if no
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Literal, Self
@@ -26,7 +27,7 @@ from bandit_router.policy.base import Policy
 from bandit_router.reward import Metric
 from bandit_router.router import Router
 from bandit_router.snapshot import Recipe, is_signed
-from bandit_router.store_ops import SALT, resume
+from bandit_router.store_ops import SALT, catalog_changes, resume
 from bandit_router.types import Context, Decision, Interaction
 
 Status = Literal["learned", "joined", "waiting", "refused"]
@@ -225,7 +226,8 @@ def open_live(
     """The live loop of the settings, where its store stopped.
 
     A store remembers its salt and what its policy was made from. Without a budget the quality value
-    is no part of that: it may be another one each time, and acts at once.
+    is no part of that: it may be another one each time, and acts at once. Models that the settings
+    add, drop or price anew are logged as changes, and learned from then on.
 
     Args:
         embed: False where every context brings its embedding, or none is decided.
@@ -260,6 +262,12 @@ def open_live(
             key=key,
             make=configured_policy,
         )
+        changes = catalog_changes(
+            loop.learner.catalog, settings.catalog, ts=time.time(), app=settings.app.name
+        )
+        if changes:
+            store.append(changes)
+            loop.run(store)
         return Live(settings, store, loop, featurizer, resources.pop_all())
 
 
@@ -294,12 +302,11 @@ _KEYS = {
     "seed": "policy.seed",
     "dimension": "features.components",
     "featurizer_id": "[features]",
-    "catalog": "[[models]]",
     "quality_value_usd": "policy.quality_value_usd",
     "target_cost_usd": "policy.budget_usd_per_query",
     "rules": "[joiner]",
 }
-"""Where in the configuration each field of a recipe comes from."""
+"""Where in the configuration each field of a recipe that cannot change comes from."""
 
 
 def _settled(store: SqliteStore, recipe: Recipe, key: bytes | None) -> Recipe:
@@ -320,6 +327,8 @@ def _settled(store: SqliteStore, recipe: Recipe, key: bytes | None) -> Recipe:
             "BANDIT_ROUTER_SNAPSHOTS__HMAC_KEY, or set store.path to a new file"
         )
     stored = newest.manifest.recipe
+    # What became of the models since then is in the log; what is to become of them will be.
+    recipe = msgspec.structs.replace(recipe, catalog=stored.catalog)
     if stored.target_cost_usd is None and recipe.target_cost_usd is None:
         value = stored.quality_value_usd  # scalarised last: nothing was learned by it
         recipe = msgspec.structs.replace(recipe, quality_value_usd=value)
@@ -335,9 +344,6 @@ def _settled(store: SqliteStore, recipe: Recipe, key: bytes | None) -> Recipe:
 
 def _difference(name: str, stored: Recipe, configured: Recipe) -> str:
     old, new = getattr(stored, name), getattr(configured, name)
-    if name == "catalog":
-        old, new = (", ".join(Catalog(specs).names) for specs in (old, new))
-        return f"{_KEYS[name]} ({old} stored, {new} configured, or their prices)"
     if name == "rules":
         fields = [f for f in old.__struct_fields__ if getattr(old, f) != getattr(new, f)]
         return f"{_KEYS[name]} {', '.join(fields)}"

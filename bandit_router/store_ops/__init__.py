@@ -3,6 +3,7 @@
 All three rest on one law: the state of a learner is a function of its recipe and the log.
 """
 
+from bandit_router.store_ops.catalog import catalog_changes
 from bandit_router.store_ops.explain import Explanation, ModelView, drawn_by, explain
 from bandit_router.store_ops.rebuild import Rebuilt, newest_snapshot, rebuild
 from bandit_router.store_ops.resume import SALT, fresh_loop, policy_of, resume
@@ -12,6 +13,7 @@ __all__ = [
     "Explanation",
     "ModelView",
     "Rebuilt",
+    "catalog_changes",
     "drawn_by",
     "explain",
     "fresh_loop",

@@ -12,7 +12,7 @@ import pytest
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.config import Settings, load_settings
 from bandit_router.errors import ConfigError, EventError, InputError, SnapshotError, StorageError
-from bandit_router.events import Completion, Feedback
+from bandit_router.events import Change, Completion, Feedback
 from bandit_router.live import Live, Receipt, open_live
 from bandit_router.router import Router
 from bandit_router.store_ops import explain, rebuild
@@ -25,6 +25,12 @@ expected_cost_usd = 0.001
 [[models]]
 model = "dear"
 expected_cost_usd = 0.01
+"""
+
+EXTRA = """
+[[models]]
+model = "extra"
+expected_cost_usd = 0.003
 """
 
 
@@ -304,12 +310,34 @@ def test_a_store_that_was_made_with_other_settings_is_refused(tmp_path, text, wo
         assert step(running, 2).learn_seq == 2
 
 
-def test_another_catalog_is_refused_by_name(tmp_path):
+CHEAPER = MODELS.replace("0.01\n", "0.005\n")
+REPLACED = MODELS.replace("dear", "new")
+
+
+@pytest.mark.parametrize("models", [CHEAPER, REPLACED, MODELS + EXTRA])
+def test_a_changed_catalog_is_logged_and_learned_and_rebuilt(tmp_path, models):
     with live(tmp_path) as running:
         step(running, 1)
-    other = settings(tmp_path, models=MODELS.replace("dear", "new"))
-    with pytest.raises(ConfigError, match=r"\[\[models\]\] \(cheap, dear stored, cheap, new conf"):
-        open_live(other, embed=False)
+    changed = settings(tmp_path, models=models)
+    for number in (2, 3):  # the second time there is nothing left to change
+        with open_live(changed, embed=False) as running:
+            decision = running.decide(query(number))
+            assert decision.eligible == changed.catalog.names
+            assert running.loop.learner.catalog == changed.catalog
+    with SqliteStore.open(tmp_path / "bandit-router.db") as store:
+        kinds = [row.kind for _, row in store.rows() if isinstance(row, Change)]
+        wanted = {CHEAPER: ["model_repriced"], REPLACED: ["model_added", "model_removed"]}
+        assert kinds == wanted.get(models, ["model_added"])
+        assert rebuild(store).identical
+        assert explain(store, "e3").identical
+
+
+def test_a_new_model_may_be_the_safe_one(tmp_path):
+    with live(tmp_path) as running:
+        step(running, 1)
+    text = '[app]\nsafe_model = "extra"\n'
+    with open_live(settings(tmp_path, text, MODELS + EXTRA), embed=False) as running:
+        assert "extra" in running.decide(query(2)).eligible
 
 
 def test_an_option_that_is_no_scalar_is_refused_before_a_store_is_made(tmp_path):

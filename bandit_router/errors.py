@@ -10,6 +10,7 @@
     ├── DecisionError           no decision can be made (no eligible model, non-finite utilities)
     ├── SnapshotError           a snapshot that must not be loaded (hash, HMAC, options, probe)
     ├── StorageError            the log or the snapshot store failed; a retry can help
+    │   └── OutboxFullError     too much waits to be sent; nothing is taken until some of it is
     ├── TransportError          the message broker cannot be reached or refused; a retry can help
     ├── FencedError             another learner has taken over; this one must stop
     └── DependencyError         an optional package or a shipped artefact is missing or damaged
@@ -93,13 +94,28 @@ class DecisionError(BanditRouterError):
 
 
 class SnapshotError(BanditRouterError):
-    """A snapshot failed verification and was not loaded."""
+    """A snapshot failed verification and was not loaded.
+
+    Args:
+        message: what is wrong.
+        reason: a short stable token for counters: ``damaged``, ``truncated``, ``size``,
+            ``unsigned``, ``bad_hmac``, ``unknown_version``, ``bad_option``, ``wrong_features``,
+            ``bad_pmf``, ``old_epoch``, ``old_state``, ``wrong_app``, ``symlink`` or ``unusable``.
+    """
+
+    def __init__(self, message: str, *, reason: str = "damaged") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StorageError(BanditRouterError):
     """The event log or snapshot store failed (locked, disk full, unreadable)."""
 
     retriable = True
+
+
+class OutboxFullError(StorageError):
+    """The outbox has no room: more waits to be sent than it may hold."""
 
 
 class TransportError(BanditRouterError):

@@ -194,14 +194,23 @@ def unpack(
         SnapshotError: anything at all is wrong with it.
     """
     if len(data) > max_bytes:
-        raise SnapshotError(f"{len(data)} bytes are more than the {max_bytes} allowed")
+        raise SnapshotError(
+            f"{len(data)} bytes are more than the {max_bytes} allowed", reason="size"
+        )
     start = len(MAGIC) + _LENGTH.size
-    if len(data) < start or not data.startswith(MAGIC):
-        raise SnapshotError("this is no snapshot: it does not begin with the right bytes")
+    if not data.startswith(MAGIC):
+        cut = "truncated" if MAGIC.startswith(data) else "damaged"
+        raise SnapshotError(
+            "this is no snapshot: it does not begin with the right bytes", reason=cut
+        )
+    if len(data) < start:
+        raise SnapshotError("truncated before its manifest", reason="truncated")
     (length,) = _LENGTH.unpack_from(data, len(MAGIC))
     end = start + length
     if length > MAX_MANIFEST_BYTES or len(data) < end + _SIGNATURE_BYTES:
-        raise SnapshotError(f"truncated, or no snapshot: the manifest claims {length} bytes")
+        raise SnapshotError(
+            f"truncated, or no snapshot: the manifest claims {length} bytes", reason="truncated"
+        )
     _check_signature(data[:end], data[end : end + _SIGNATURE_BYTES], key)
     manifest = _decode_manifest(data[start:end])
     _check_manifest(manifest, allowed)
@@ -235,9 +244,13 @@ def _check_signature(head: bytes, signature: bytes, key: bytes | None) -> None:
     if not key:
         return
     if signature == _UNSIGNED:
-        raise SnapshotError("the snapshot is not signed, but a key is configured")
+        raise SnapshotError(
+            "the snapshot is not signed, but a key is configured", reason="unsigned"
+        )
     if not hmac.compare_digest(signature, _signature(head, key)):
-        raise SnapshotError("the snapshot's HMAC is wrong: another key, or it was changed")
+        raise SnapshotError(
+            "the snapshot's HMAC is wrong: another key, or it was changed", reason="bad_hmac"
+        )
 
 
 def _decode_manifest(body: bytes) -> Manifest:
@@ -247,7 +260,8 @@ def _decode_manifest(body: bytes) -> Manifest:
         raise SnapshotError(f"the snapshot's manifest is damaged: {error}") from error
     if manifest.schema != SCHEMA_VERSION:
         raise SnapshotError(
-            f"the snapshot has schema {manifest.schema}; this build reads {SCHEMA_VERSION}"
+            f"the snapshot has schema {manifest.schema}; this build reads {SCHEMA_VERSION}",
+            reason="unknown_version",
         )
     return manifest
 
@@ -259,22 +273,28 @@ def _check_manifest(manifest: Manifest, allowed: Mapping[str, Collection[str]] |
     _check_offsets(manifest.offsets)
     if set(manifest.sizes) != {"learner", "joiner"} or min(manifest.sizes.values()) < 0:
         raise SnapshotError(f"the manifest lists the parts {manifest.sizes!r:.100}")
+    problem = _options_problem(recipe, allowed)
+    if problem is not None:
+        raise SnapshotError(problem, reason="bad_option")
+
+
+def _options_problem(recipe: Recipe, allowed: Mapping[str, Collection[str]] | None) -> str | None:
+    """What is wrong with a recipe's policy and its options, or None."""
     if len(recipe.options) > _MAX_OPTIONS:
-        raise SnapshotError(f"{len(recipe.options)} policy options are more than {_MAX_OPTIONS}")
+        return f"{len(recipe.options)} policy options are more than {_MAX_OPTIONS}"
     for name, value in recipe.options.items():
         if not _OPTION_NAME.fullmatch(name):
-            raise SnapshotError(f"{name!r:.80} is no name of a policy option")
+            return f"{name!r:.80} is no name of a policy option"
         if isinstance(value, str) and len(value) > _MAX_OPTION_CHARS:
-            raise SnapshotError(f"policy option {name} is {len(value)} characters long")
+            return f"policy option {name} is {len(value)} characters long"
         if isinstance(value, float) and not math.isfinite(value):
-            raise SnapshotError(f"policy option {name} is {value!r}")
+            return f"policy option {name} is {value!r}"
     if allowed is None:
-        return
+        return None
     if recipe.policy not in allowed:
-        raise SnapshotError(f"policy {recipe.policy!r:.80} is not allowed here")
+        return f"policy {recipe.policy!r:.80} is not allowed here"
     foreign = sorted(set(recipe.options) - set(allowed[recipe.policy]))
-    if foreign:
-        raise SnapshotError(f"policy {recipe.policy} may not carry the options {foreign}")
+    return f"policy {recipe.policy} may not carry the options {foreign}" if foreign else None
 
 
 def _check_offsets(offsets: Mapping[str, int]) -> None:
@@ -289,7 +309,8 @@ def _split(payload: bytes, manifest: Manifest) -> tuple[bytes, bytes]:
     first, second = manifest.sizes["learner"], manifest.sizes["joiner"]
     if len(payload) != first + second:
         raise SnapshotError(
-            f"truncated or padded: {len(payload)} bytes of payload instead of {first + second}"
+            f"truncated or padded: {len(payload)} bytes of payload instead of {first + second}",
+            reason="truncated",
         )
     if hashlib.sha256(payload).hexdigest() != manifest.sha256:
         raise SnapshotError("the snapshot's payload does not have its sha256: it was changed")

@@ -1,4 +1,7 @@
-"""Snapshots as files: written so that a reader sees the old one or the new one, never a half."""
+"""Snapshots as files: written so that a reader sees the old one or the new one, never a half.
+
+Neither is a symbolic link ever followed, nor anything read that is no regular file or too large.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,11 @@ from bandit_router.snapshot.container import MAX_BYTES, Snapshot, unpack
 
 
 def write_file(path: Path, snapshot: Snapshot) -> None:
+    """As :func:`write_bytes`, of a snapshot's container."""
+    write_bytes(path, snapshot.data)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write to a temporary file beside ``path``, fsync, rename over it, fsync the folder.
 
     Raises:
@@ -19,14 +27,16 @@ def write_file(path: Path, snapshot: Snapshot) -> None:
         StorageError: the file system refused; ``path`` is as it was.
     """
     if path.is_symlink():
-        raise SnapshotError(f"{path} is a symbolic link; a snapshot is never written through one")
+        raise SnapshotError(
+            f"{path} is a symbolic link; nothing is ever written through one", reason="symlink"
+        )
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         try:
             descriptor = os.open(temporary, flags, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(snapshot.data)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -34,7 +44,7 @@ def write_file(path: Path, snapshot: Snapshot) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot write the snapshot {path}: {error}") from error
+        raise StorageError(f"cannot write {path}: {error}") from error
 
 
 def read_file(path: Path, *, key: bytes | None = None, max_bytes: int = MAX_BYTES) -> Snapshot:
@@ -42,6 +52,20 @@ def read_file(path: Path, *, key: bytes | None = None, max_bytes: int = MAX_BYTE
 
     Raises:
         SnapshotError: it is a symbolic link, no regular file, too large, or does not verify.
+        StorageError: it cannot be read.
+    """
+    data = read_bytes(path, max_bytes=max_bytes)
+    try:
+        return unpack(data, key=key, max_bytes=max_bytes)
+    except SnapshotError as error:
+        raise SnapshotError(f"{path}: {error}", reason=error.reason) from error
+
+
+def read_bytes(path: Path, *, max_bytes: int) -> bytes:
+    """The content of a regular file of at most ``max_bytes``.
+
+    Raises:
+        SnapshotError: it is a symbolic link, no regular file, or too large.
         StorageError: it cannot be read.
     """
     try:
@@ -52,19 +76,16 @@ def read_file(path: Path, *, key: bytes | None = None, max_bytes: int = MAX_BYTE
                 raise SnapshotError(f"{path} is no regular file")
             if status.st_size > max_bytes:
                 raise SnapshotError(
-                    f"{path}: {status.st_size} bytes are more than the {max_bytes} allowed"
+                    f"{path}: {status.st_size} bytes are more than the {max_bytes} allowed",
+                    reason="size",
                 )
-            data = file.read(max_bytes + 1)
+            return file.read(max_bytes + 1)
     except OSError as error:
         if path.is_symlink():
             raise SnapshotError(
-                f"{path} is a symbolic link; snapshots are never followed"
+                f"{path} is a symbolic link; it is not followed", reason="symlink"
             ) from error
-        raise StorageError(f"cannot read the snapshot {path}: {error}") from error
-    try:
-        return unpack(data, key=key, max_bytes=max_bytes)
-    except SnapshotError as error:
-        raise SnapshotError(f"{path}: {error}") from error
+        raise StorageError(f"cannot read {path}: {error}") from error
 
 
 def _sync_folder(folder: Path) -> None:

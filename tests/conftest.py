@@ -1,26 +1,32 @@
-"""What every test may ask for: the repository, the shared logs, a browser.
+"""What every test may ask for: the repository, the shared logs, a browser, message brokers.
 
-Tests marked ``shared`` or ``browser`` are skipped, with the reason, where the data or the browser
-is missing. ``--require shared --require browser --no-skips`` makes a missing one an error instead,
-so that a machine that is meant to have both cannot pass without them.
+Tests marked ``shared``, ``browser`` or ``kafka`` are skipped, with the reason, where the data, the
+browser or Apache Kafka is missing. ``--require shared --require browser --no-skips`` makes a
+missing one an error instead, so that a machine that is meant to have both cannot pass without them.
 """
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.brokers import Broker, KafkaCluster, Tansu
+from support.kraft import why_no_kafka
+from support.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPO.parent / "shared" / "data"
+REQUIREMENTS = ("shared", "browser", "kafka")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -34,6 +40,8 @@ def missing(requirement: str) -> str | None:
     """Why tests marked ``requirement`` cannot run here, or None when they can."""
     if requirement == "shared":
         return None if (SHARED_DATA / "models.json").is_file() else f"no logs in {SHARED_DATA}"
+    if requirement == "kafka":
+        return why_no_kafka()
     if importlib.util.find_spec("playwright") is None:
         return "playwright is not installed: pip install '.[test]'"
     return None if find_chromium() else f"none of {', '.join(BROWSERS)} is installed"
@@ -44,14 +52,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require",
         action="append",
         default=[],
-        choices=["shared", "browser"],
+        choices=REQUIREMENTS,
         help="fail, instead of skipping, when these tests or what they need are missing",
     )
     parser.addoption("--no-skips", action="store_true", help="fail when any test was skipped")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for requirement in ("shared", "browser"):
+    for requirement in REQUIREMENTS:
         marked = [item for item in items if item.get_closest_marker(requirement)]
         reason = missing(requirement) if marked else "no test is marked so"
         if reason is None:
@@ -93,3 +101,86 @@ def page() -> Iterator[Page]:
             yield browser.new_page()
         finally:
             browser.close()
+
+
+BROKER_USED = "broker"
+
+
+def of_this_test(request: pytest.FixtureRequest, process: Tansu | KafkaCluster) -> Broker:
+    """The broker with topics of this test's own; noted for the counts at the end."""
+    request.node.user_properties.append((BROKER_USED, process.name))
+    return Broker(process.name, f"t{uuid.uuid4().hex[:12]}", process)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests passed on which broker."""
+    passed = collections.Counter(
+        name
+        for report in terminalreporter.stats.get("passed", [])
+        for key, name in report.user_properties
+        if key == BROKER_USED
+    )
+    if passed:
+        counts = (f"{count} on {name}" for name, count in sorted(passed.items(), reverse=True))
+        terminalreporter.write_line(f"broker tests passed: {', '.join(counts)}")
+
+
+@pytest.fixture(scope="session")
+def shared_tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
+    with Tansu(tmp_path_factory.mktemp("tansu")) as tansu:
+        yield tansu
+
+
+@pytest.fixture(scope="session")
+def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    with KafkaCluster(tmp_path_factory.mktemp("kafka"), nodes=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def shared_kafka3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    with KafkaCluster(tmp_path_factory.mktemp("kafka3"), nodes=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, shared_tansu: Tansu) -> Broker:
+    """Tansu, which other tests use too: do not kill it."""
+    return of_this_test(request, shared_tansu)
+
+
+@pytest.fixture
+def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """Tansu for this test alone, to be killed, restarted and halted through ``.process``."""
+    with Tansu(tmp_path) as tansu:
+        yield of_this_test(request, tansu)
+
+
+@pytest.fixture
+def proxied_broker(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[Broker, FaultProxy]]:
+    """Tansu for this test alone behind a proxy: whatever it is asked comes through the proxy."""
+    tansu = Tansu(tmp_path)
+    with FaultProxy(tansu.port) as proxy:
+        tansu.advertised = proxy.port
+        with tansu:
+            yield of_this_test(request, tansu), proxy
+
+
+@pytest.fixture
+def kafka(request: pytest.FixtureRequest, shared_kafka: KafkaCluster) -> Broker:
+    """Apache Kafka, one node; for tests marked ``kafka``. Whoever kills it restarts it."""
+    return of_this_test(request, shared_kafka)
+
+
+@pytest.fixture
+def kafka3(request: pytest.FixtureRequest, shared_kafka3: KafkaCluster) -> Broker:
+    """Apache Kafka, three nodes; for tests marked ``kafka``. Whoever kills one restarts it."""
+    return of_this_test(request, shared_kafka3)
+
+
+@pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])
+def any_broker(request: pytest.FixtureRequest) -> Broker:
+    """Tansu, then Apache Kafka: for what must hold on both."""
+    return of_this_test(request, request.getfixturevalue(f"shared_{request.param}"))

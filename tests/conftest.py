@@ -112,6 +112,15 @@ def of_this_test(request: pytest.FixtureRequest, process: Tansu | KafkaCluster) 
     return Broker(process.name, f"t{uuid.uuid4().hex[:12]}", process)
 
 
+def lent(request: pytest.FixtureRequest, process: Tansu | KafkaCluster) -> Iterator[Broker]:
+    """A shared broker for one test; Kafka, whose topics cost files, is left without the test's."""
+    broker = of_this_test(request, process)
+    yield broker
+    if isinstance(process, KafkaCluster):
+        process.mend()
+        broker.remove_topics()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many tests passed on which broker."""
     passed = collections.Counter(
@@ -133,7 +142,7 @@ def shared_tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
 
 @pytest.fixture(scope="session")
 def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
-    with KafkaCluster(tmp_path_factory.mktemp("kafka"), nodes=1) as cluster:
+    with KafkaCluster(tmp_path_factory.mktemp("kafka"), secured=True) as cluster:
         yield cluster
 
 
@@ -169,18 +178,18 @@ def proxied_broker(
 
 
 @pytest.fixture
-def kafka(request: pytest.FixtureRequest, shared_kafka: KafkaCluster) -> Broker:
-    """Apache Kafka, one node; for tests marked ``kafka``. Whoever kills it restarts it."""
-    return of_this_test(request, shared_kafka)
+def kafka(request: pytest.FixtureRequest, shared_kafka: KafkaCluster) -> Iterator[Broker]:
+    """Apache Kafka, one node; for tests marked ``kafka``. Killed or halted, it is mended after."""
+    yield from lent(request, shared_kafka)
 
 
 @pytest.fixture
-def kafka3(request: pytest.FixtureRequest, shared_kafka3: KafkaCluster) -> Broker:
-    """Apache Kafka, three nodes; for tests marked ``kafka``. Whoever kills one restarts it."""
-    return of_this_test(request, shared_kafka3)
+def kafka3(request: pytest.FixtureRequest, shared_kafka3: KafkaCluster) -> Iterator[Broker]:
+    """Apache Kafka, three nodes; for tests marked ``kafka``. What is killed is mended after."""
+    yield from lent(request, shared_kafka3)
 
 
 @pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])
-def any_broker(request: pytest.FixtureRequest) -> Broker:
+def any_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """Tansu, then Apache Kafka: for what must hold on both."""
-    return of_this_test(request, request.getfixturevalue(f"shared_{request.param}"))
+    yield from lent(request, request.getfixturevalue(f"shared_{request.param}"))

@@ -6,6 +6,7 @@ its topics too; a killed Kafka node has what it acknowledged.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from support.processes import LOOPBACK, Server, free_port, listening
 
 from bandit_router.adapters.kafka.admin import init_topics
 from bandit_router.adapters.kafka.client import Connection
+from bandit_router.adapters.kafka.opening import open_client
 
 __all__ = ["Broker", "KafkaCluster", "Tansu"]
 
@@ -135,3 +137,14 @@ class Broker:
         ]
         assert not wrong, wrong
         return connection
+
+    def remove_topics(self) -> None:
+        """Remove every topic of this test."""
+        from kafka.admin import KafkaAdminClient
+
+        with contextlib.closing(
+            open_client(KafkaAdminClient, self.connection().admin_options())
+        ) as admin:
+            ours = [name for name in admin.list_topics() if name.startswith(f"{self.prefix}.")]
+            if ours:
+                admin.delete_topics(ours)

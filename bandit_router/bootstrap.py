@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,9 @@ POLICIES: Mapping[str, Callable[[], PolicyFactory]] = {
 
 FIXED = "fixed:"
 
+_GIVEN = frozenset({"catalog", "dimension", "seed", "model"})
+"""Arguments of policies that are no options: the recipe has them elsewhere."""
+
 
 def check_policy_name(name: str) -> None:
     """Raise UnknownPolicyError unless :func:`make_policy` knows ``name``."""
@@ -138,6 +142,18 @@ def make_policy(
         return factory(catalog, dimension=dimension, seed=seed, **options)
     except TypeError as error:
         raise ConfigError(f"policy {name!r}: {error}") from error
+
+
+def policy_options(name: str) -> frozenset[str]:
+    """The names of the further arguments that the policy of that name takes.
+
+    Raises:
+        UnknownPolicyError: no policy has that name.
+        DependencyError: the policy needs a package that is not installed.
+    """
+    check_policy_name(name)
+    factory = _baseline("Fixed")() if name.startswith(FIXED) else POLICIES[name]()
+    return frozenset(inspect.signature(factory).parameters) - _GIVEN
 
 
 def make_featurizer(settings: FeaturesSection | None = None, *, embed: bool = True) -> Featurizer:

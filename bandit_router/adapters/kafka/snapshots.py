@@ -1,0 +1,302 @@
+"""Snapshots over Kafka: published on a compacted topic, followed without a consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from bandit_router.adapters.kafka.assembly import (
+    CONTAINER_HEADER,
+    ID_HEADER,
+    INDEX_HEADER,
+    Announced,
+    Assembly,
+    Refused,
+    chunk_key,
+)
+from bandit_router.adapters.kafka.client import SNAPSHOTS, Connection, translated
+from bandit_router.errors import TransportError
+from bandit_router.snapshot import Snapshot
+from bandit_router.snapshot.announcement import (
+    CHUNK_BYTES,
+    MAX_CHUNKS,
+    MAX_PUBLISHED_BYTES,
+    announce,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+_LEAST_CHUNK_BYTES = 16_384
+_FETCH_WAIT_MS = 100
+_FETCH_BYTES = 4 * 1024 * 1024
+
+
+class SnapshotPublisher:
+    """Puts snapshots on the topic. One thread at a time may use it.
+
+    Args:
+        connection: the cluster.
+        key: signs the announcements; None leaves them unsigned.
+        timeout_s: how long the brokers may take to acknowledge one snapshot, seconds.
+        chunk_bytes: most of a container in one record; halved while the brokers find it too large.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        key: bytes | None = None,
+        timeout_s: float = 10.0,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        self._connection, self._key, self._timeout_s = connection, key, timeout_s
+        self._chunk_bytes = min(chunk_bytes, CHUNK_BYTES)
+        self._producer: KafkaProducer | None = None
+        self._chunks: dict[str, int] = {}
+
+    def publish(self, app: str, snapshot: Snapshot, *, epoch: int, learner: str) -> None:
+        """Send a snapshot; when it returns, all in-sync replicas have it.
+
+        Followers see the old snapshot or this one: the announcement goes last, and chunks that only
+        a larger predecessor had are deleted after it.
+
+        Args:
+            app: owner of the policy.
+            epoch: the claim under which it was learned.
+            learner: who learned it, for people.
+
+        Raises:
+            SnapshotError: it is too large to be published.
+            TransportError: it was not acknowledged; calling again sends all of it again.
+        """
+        from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+
+        while True:
+            try:
+                with translated(f"publish snapshot {snapshot.id}", self._connection):
+                    self._publish(app, snapshot, epoch, learner)
+            except TransportError as error:
+                self.close()  # a producer is of no use after an error that it cannot retry
+                too_large = isinstance(
+                    error.__cause__, MessageSizeTooLargeError | RecordListTooLargeError
+                )
+                if not too_large or self._chunk_bytes <= _LEAST_CHUNK_BYTES:
+                    raise
+                self._chunk_bytes //= 2
+            else:
+                return
+
+    def close(self) -> None:
+        """Give the connection back; the next :meth:`publish` makes another."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _publish(self, app: str, snapshot: Snapshot, epoch: int, learner: str) -> None:
+        announcement, pieces = announce(
+            app,
+            snapshot,
+            epoch=epoch,
+            learner=learner,
+            key=self._key,
+            chunk_bytes=self._chunk_bytes,
+        )
+        name = snapshot.id.encode()
+        whole = [(ID_HEADER, name)]
+        if announcement.chunks:
+            self._send(
+                app,
+                [
+                    (chunk_key(app, i), piece, [(ID_HEADER, name), (INDEX_HEADER, b"%d" % i)])
+                    for i, piece in enumerate(pieces)
+                ],
+            )
+        else:
+            whole.append((CONTAINER_HEADER, pieces[0]))
+        # How many chunks another publisher left is not known: then all that may be are deleted.
+        stale = range(announcement.chunks, self._chunks.get(app, MAX_CHUNKS))
+        self._chunks[app] = max(announcement.chunks, self._chunks.get(app, MAX_CHUNKS))
+        self._send(app, [(app.encode(), encode(announcement), whole)])
+        self._send(app, [(chunk_key(app, i), None, []) for i in stale])
+        self._chunks[app] = announcement.chunks
+
+    def _send(
+        self, app: str, records: list[tuple[bytes, bytes | None, list[tuple[str, bytes]]]]
+    ) -> None:
+        """Send records to an app's partition and wait until all are acknowledged."""
+        producer = self._producer = self._producer or self._made()
+        topic, partition = self._connection.topic(SNAPSHOTS), self._connection.partition_of(app)
+        deadline = time.monotonic() + self._timeout_s
+        pending = [
+            producer.send(topic, key=key, value=value, headers=headers, partition=partition)
+            for key, value, headers in records
+        ]
+        for future in pending:
+            future.get(timeout=max(deadline - time.monotonic(), 0.001))
+
+    def _made(self) -> KafkaProducer:
+        from kafka import KafkaProducer
+
+        patience_ms = int(self._timeout_s * 1000)
+        return KafkaProducer(
+            **self._connection.options(
+                acks="all",
+                linger_ms=0,
+                max_block_ms=patience_ms,
+                delivery_timeout_ms=patience_ms,
+                request_timeout_ms=patience_ms,
+            )
+        )
+
+
+class SnapshotReader:
+    """Reads the newest snapshots of some apps from the start of the topic, then follows it.
+
+    No consumer group: each reader sees everything. A broker that has lost everything is noticed by
+    its log being shorter than what was read, and is read from the start again. One thread at a time
+    may use it.
+
+    Args:
+        connection: the cluster.
+        apps: whose snapshots.
+        key: what announcements must be signed with; None takes unsigned ones too.
+        max_bytes: of a container; larger ones are refused before anything of them is decoded.
+
+    ``counts`` are those of :class:`~bandit_router.adapters.kafka.assembly.Assembly`, and
+    ``rewound``: how often a broker had less than what was read.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        apps: Collection[str],
+        *,
+        key: bytes | None = None,
+        max_bytes: int = MAX_PUBLISHED_BYTES,
+    ) -> None:
+        self._connection = connection
+        self._assembly = Assembly(apps, key=key, max_bytes=max_bytes)
+        self.counts = self._assembly.counts
+        self._apps: dict[int, list[str]] = {}
+        for app in apps:
+            self._apps.setdefault(connection.partition_of(app), []).append(app)
+        self._consumer: KafkaConsumer | None = None
+
+    def poll(self, timeout_s: float) -> list[Announced | Refused]:
+        """What is new: of each app at most its newest whole snapshot, and every refusal.
+
+        While there is more to read of a partition, its snapshots are held back for newer ones.
+
+        Args:
+            timeout_s: how long to wait when nothing is there, seconds.
+
+        Raises:
+            TransportError: the cluster cannot be reached or refuses; call again.
+        """
+        try:
+            with translated("follow snapshots", self._connection):
+                consumer = self._consumer = self._consumer or self._made()
+                records = consumer.poll(timeout_ms=int(timeout_s * 1000))
+        except TransportError:
+            self.close()
+            raise
+        found: list[Announced | Refused] = []
+        for batch in records.values():
+            for record in batch:
+                refused = self._assembly.take(record.key, record.value, record.headers or ())
+                if refused is not None:
+                    found.append(refused)
+        for partition in consumer.assignment():
+            if self._has_read_all(consumer, partition) or partition not in records:
+                newest = map(self._assembly.newest, self._apps[partition.partition])
+                found += [one for one in newest if one is not None]
+        return found
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that the brokers were seen to have has been read."""
+        consumer = self._consumer
+        return consumer is not None and all(
+            self._has_read_all(consumer, partition) for partition in consumer.assignment()
+        )
+
+    def close(self) -> None:
+        """Give the connection back; the next :meth:`poll` makes another and reads from the start.
+
+        What was read before is known again, and older than what was handed out: harmless.
+        """
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _has_read_all(self, consumer: KafkaConsumer, partition: TopicPartition) -> bool:
+        """Whether the log's end, as the last fetch told it, has been reached."""
+        end, position = consumer.highwater(partition), consumer.position(partition, timeout_ms=50)
+        if end is not None and position is not None and end < position:
+            self.counts["rewound"] += 1
+            consumer.seek(partition, 0)
+            return False
+        return end is not None and position == end
+
+    def _made(self) -> KafkaConsumer:
+        from kafka import KafkaConsumer, TopicPartition
+
+        options: dict[str, Any] = self._connection.options(
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_bytes=4 * _FETCH_BYTES,
+            metadata_max_age_ms=10_000,
+        )
+        consumer = KafkaConsumer(**options)
+        topic = self._connection.topic(SNAPSHOTS)
+        partitions = [TopicPartition(topic, number) for number in self._apps]
+        consumer.assign(partitions)
+        for partition in partitions:
+            consumer.seek(partition, 0)
+        return consumer
+
+
+def last_published(
+    connection: Connection,
+    apps: Collection[str],
+    *,
+    key: bytes | None = None,
+    timeout_s: float = 30.0,
+) -> Mapping[str, Announced]:
+    """The newest whole snapshot of each app that has one, read from the whole topic.
+
+    What was refused on the way is passed over; the containers are not verified beyond that.
+
+    Raises:
+        TransportError: the end of the topic was not reached in time.
+    """
+    newest: dict[str, Announced] = {}
+    deadline = time.monotonic() + timeout_s
+    with SnapshotReader(connection, apps, key=key) as reader:
+        while not reader.caught_up:
+            if time.monotonic() > deadline:
+                raise TransportError(
+                    f"the end of {connection.topic(SNAPSHOTS)} was not reached in {timeout_s:g} s"
+                )
+            for one in reader.poll(0.1):
+                if isinstance(one, Announced):
+                    newest[one.app] = one
+    return newest

@@ -15,7 +15,8 @@ What VW does on bad input, and what this module does about it (measured on 9.11.
   without an error. The file is written to a private directory and read back; the bytes travel with
   their length and SHA-256, which are checked before VW sees any of them.
 * A model file carries options, and options can write files. A file is loaded only when its option
-  string is the one this workspace's own arguments give.
+  string is the one this workspace's own arguments give, the rest of the header is what this build
+  writes, and what follows is whole records of weights, in order, in range and finite.
 * Not every option is stored in the model file (``--loss_function`` is not): a workspace is always
   reopened with its full arguments plus ``-i``.
 
@@ -34,6 +35,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pylibvw
 from vowpalwabbit.pyvw import Example, Workspace
 
@@ -85,7 +87,9 @@ class VowpalWorkspace:
         _check_arguments(arguments)
         self._arguments = [*_ALWAYS, *arguments]
         self._open(None)
-        self._header = _header(self.save())
+        untrained = _model(self.save())
+        self._header = _header_of_model(untrained)
+        self._fixed_bytes = len(untrained)  # everything before the weights, of which it has none
         self._mask = (1 << self._header[1]) - 1
 
     # -- single-line learners (regression, logistic) ------------------------------------------
@@ -200,10 +204,21 @@ class VowpalWorkspace:
 
         Raises:
             SnapshotError: the bytes are truncated, damaged, or of a workspace with other options.
+                VW has seen none of them then.
         """
-        if _header(state) != self._header:
-            raise SnapshotError("this Vowpal Wabbit model was saved with other options or version")
-        self._open(_model(state))
+        model = _model(state)
+        if _header_of_model(model) != self._header:
+            raise SnapshotError(
+                "this Vowpal Wabbit model was saved with other options or version",
+                reason="bad_option",
+            )
+        _check_weights(
+            model[self._fixed_bytes :],
+            short=len(model) < self._fixed_bytes,
+            per_weight=_floats_per_weight(self._arguments),
+            bits=self._header[1],
+        )
+        self._open(model)
 
     def _open(self, model: bytes | None) -> None:
         with tempfile.TemporaryDirectory(prefix="bandit-router-vw-") as folder:
@@ -308,8 +323,29 @@ def _model(state: bytes) -> bytes:
     return model
 
 
-def _header(state: bytes) -> tuple[str, int, str]:
-    return _header_of_model(_model(state))
+def _floats_per_weight(arguments: Sequence[str]) -> int:
+    """How many numbers VW keeps of each weight: itself, and what its step size needs."""
+    if "--coin" in arguments:
+        return 6
+    if "--ftrl" in arguments:
+        return 3
+    named = sum(option in arguments for option in ("--adaptive", "--normalized", "--invariant"))
+    if named == 0:
+        return 3  # all three are on
+    return 1 + ("--adaptive" in arguments) + ("--normalized" in arguments)
+
+
+def _check_weights(data: bytes, *, short: bool, per_weight: int, bits: int) -> None:
+    """Raise SnapshotError unless ``data`` is what VW writes: (index, numbers), ascending."""
+    record = np.dtype([("index", "<u4"), ("numbers", "<f4", (per_weight,))])
+    if short or len(data) % record.itemsize:
+        raise SnapshotError("a Vowpal Wabbit model is cut off or padded", reason="truncated")
+    found = np.frombuffer(data, record)
+    index = found["index"].astype(np.int64)
+    if index.size and not (index[-1] < 1 << bits and (np.diff(index) > 0).all()):
+        raise SnapshotError("a Vowpal Wabbit model's weights are out of order or out of range")
+    if not np.isfinite(found["numbers"]).all():
+        raise SnapshotError("a Vowpal Wabbit model holds a weight that is not finite")
 
 
 def _header_of_model(model: bytes) -> tuple[str, int, str]:
@@ -321,12 +357,13 @@ def _header_of_model(model: bytes) -> tuple[str, int, str]:
     """
     try:
         version, at = _c_string(model, 0)
-        _, at = _c_string(model, at)
-        kind, _, _, bits, lda, ngrams, skips = struct.unpack_from("<cffIIII", model, at)
+        name, at = _c_string(model, at)
+        kind, low, high, bits, lda, ngrams, skips = struct.unpack_from("<cffIIII", model, at)
         options, _ = _c_string(model, at + struct.calcsize("<cffIIII"))
     except (struct.error, UnicodeDecodeError, ValueError) as error:
         raise SnapshotError(f"not a Vowpal Wabbit model file: {error}") from error
-    if kind != b"m" or lda or ngrams or skips:
+    usual = kind == b"m" and not name and math.isfinite(low) and math.isfinite(high)
+    if not usual or lda or ngrams or skips:
         raise SnapshotError("not a Vowpal Wabbit model file of a kind this package writes")
     return version, bits, options
 

@@ -15,6 +15,8 @@ from bandit_router.adapters.kafka.dead_letters import (
     DeadRecord,
     decode_dead,
     encode_dead,
+    receipt,
+    receipt_of,
     set_aside,
 )
 
@@ -102,3 +104,23 @@ def test_any_record_in_the_topic_can_be_read(value, headers):
 @pytest.mark.parametrize(("value", "reason"), [(b"x", UNLABELLED), (None, NULL)])
 def test_a_record_of_another_program_has_a_reason_too(value, reason):
     assert decode_dead(value, ()).reason == reason
+
+
+@given(st.text(max_size=400), st.integers(-1, 10**12), st.binary(max_size=20) | st.none())
+def test_a_receipt_names_its_letter_however_often_that_was_written(topic, offset, value):
+    letter = set_aside("invalid", value, topic=topic, partition=3, offset=offset, ts=1.0)
+    again = decode_dead(*encode_dead(letter))
+    assert receipt_of(receipt(letter.token)) == letter.token == again.token
+    assert receipt_of(encode_dead(letter)[1]) is None
+
+
+def test_letters_of_other_records_have_other_tokens():
+    places = [(0, 0), (0, 1), (1, 0), (-1, -1)]
+    letters = [
+        set_aside("invalid", value, topic=topic, partition=partition, offset=offset, ts=1.0)
+        for topic in ("a", "b")
+        for partition, offset in places
+        for value in (b"x", b"y")
+    ]
+    # What never came into a topic is known by its content alone.
+    assert len({letter.token for letter in letters}) == len(letters) - 2

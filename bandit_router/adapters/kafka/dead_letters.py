@@ -15,6 +15,9 @@ headers, as texts, so that any Kafka tool can read them:
 ``key``                    the original key, as it was
 ========================== =======================================================
 
+A record with the header ``replayed`` is no letter but a receipt: the letter of that token, which
+stands before it in the same partition, was sent again and need not be sent a third time.
+
 Nothing here needs a broker or kafka-python.
 """
 
@@ -36,6 +39,9 @@ NULL = "null"
 
 UNLABELLED = "unlabelled"
 """The reason of what stands in the topic without one: some other program wrote it."""
+
+REPLAYED = "replayed"
+"""The header of a receipt."""
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -77,6 +83,16 @@ class DeadRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def whole(self) -> bool:
         """Whether ``value`` is all of the original."""
         return self.size == len(self.value or b"")
+
+    @property
+    def token(self) -> str:
+        """What identifies the original: a letter that was written twice has the same one twice.
+
+        The hash tells it from another record at the same place of a topic that was made anew.
+        """
+        if self.offset < 0:
+            return f"sha256:{self.sha256}"
+        return f"{self.topic}/{self.partition}/{self.offset}/{self.sha256[:16]}"
 
 
 def set_aside(
@@ -153,6 +169,19 @@ def decode_dead(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
         size=_whole(found.get("size"), len(value or b"")),
         sha256=texts["sha256"],
     )
+
+
+def receipt(token: str) -> Headers:
+    """Headers of the receipt for a letter that was sent again; its value is empty."""
+    return ((REPLAYED, _text(token, _MAX_TEXT)),)
+
+
+def receipt_of(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
+    """The token that a receipt is for; None for a letter."""
+    for name, content in headers:
+        if name == REPLAYED:
+            return (content or b"").decode("utf-8", "replace")
+    return None
 
 
 def _text(text: str, most: int) -> bytes:

@@ -65,6 +65,7 @@ class Tansu:
                 *("--storage-engine", "memory://tansu/"),
             ],
             log=self._folder / f"tansu-{self.port}.log",
+            port=self.port,
             env={"RUST_LOG": "error"},
         )
         self._server.start()

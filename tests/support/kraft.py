@@ -109,6 +109,7 @@ class KafkaCluster:
             self._servers[node] = Server(
                 [*JAVA, *QUIET, "-cp", f"{JARS}/*", "kafka.Kafka", str(self._properties(node))],
                 log=self.folder / f"node{node}.log",
+                port=self.ports[node],
             )
             self._servers[node].start()
         for node in self.ports:

@@ -67,28 +67,32 @@ class Server:
     Args:
         command: the program and its arguments.
         log: file that its output is appended to.
+        port: what it listens on.
         env: its environment; None takes that of the test run.
     """
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
+        self, command: Sequence[str], *, log: Path, port: int, env: Mapping[str, str] | None = None
     ) -> None:
-        self._command, self._log = list(command), log
+        self._command, self._log, self._port = list(command), log, port
         self._env = None if env is None else dict(env)
         self._process: subprocess.Popen[bytes] | None = None
+        self._alive = -1
 
     def start(self) -> None:
         """Start it; returns at once."""
         if self.running():
             raise RuntimeError(f"{self._command[0]} runs already")
         self._collect()
-        with self._log.open("ab") as log:
+        self._alive, held = os.pipe()
+        with self._log.open("ab") as log, os.fdopen(held, "wb"):
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", GUARD, "server", *self._command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._env,
+                pass_fds=(held,),
                 start_new_session=True,
             )
 
@@ -112,9 +116,11 @@ class Server:
         raise RuntimeError(f"{self._command[0]} {state}:\n{tail}")
 
     def kill(self) -> None:
-        """``kill -9``, and wait for the end. Nothing happens when it does not run."""
-        self._signal(signal.SIGKILL)
-        self._collect()
+        """``kill -9``, and wait until its port is free. Nothing happens when it does not run."""
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._collect()
+            wait_until(lambda: not listening(self._port), 10, f"port {self._port} is free")
 
     def pause(self) -> None:
         """Halt it where it is; connections stay open and nobody answers."""
@@ -134,3 +140,5 @@ class Server:
             self._process.stdin.close()
             self._process.wait()
             self._process = None
+            with os.fdopen(self._alive, "rb") as alive:
+                alive.read()  # ends when the last process of the group has ended

@@ -18,6 +18,7 @@ from bandit_router.adapters.kafka.client import Connection
 from bandit_router.errors import TransportError
 
 KEPT = {"replication": 1, "retention_hours": 24}
+EVENTS = {"cleanup_policy": "delete", "message_timestamp_type": "LogAppendTime"}
 
 
 def make(connection: Connection, name: str, partitions: int = 4, **configs: str) -> str:
@@ -53,7 +54,7 @@ def test_topics_are_made_once_and_then_left_alone(any_broker):
 
 def test_what_one_topic_lacks_is_made_beside_the_others(any_broker):
     connection = any_broker.connection()
-    there = make(connection, "decisions", cleanup_policy="delete")
+    there = make(connection, "decisions", **EVENTS)
     assert {t.topic: t.state for t in init_topics(connection, **KEPT)} == {
         connection.topic(name): THERE if connection.topic(name) == there else CREATED
         for name in TOPICS
@@ -98,8 +99,7 @@ def test_events_that_are_removed_too_early_are_a_problem(any_broker):
 
 def test_events_that_are_kept_longer_are_none(any_broker):
     connection = any_broker.connection()
-    topic = make(connection, "decisions", cleanup_policy="delete", retention_ms="-1",
-                 message_timestamp_type="LogAppendTime")  # fmt: skip
+    topic = make(connection, "decisions", **EVENTS, retention_ms="-1")
     assert problem(connection, topic).state == THERE
 
 

@@ -7,6 +7,7 @@
     │   ├── CatalogError        an unknown, duplicate or unpriced model
     │   ├── UnknownPolicyError  a policy name that is not registered
     │   └── EventError          an event that cannot be decoded or breaks the schema
+    ├── PolicyError             a policy failed in the midst of learning a row
     ├── DecisionError           no decision can be made (no eligible model, non-finite utilities)
     ├── SnapshotError           a snapshot that must not be loaded (hash, HMAC, options, probe)
     ├── StorageError            the log or the snapshot store failed; a retry can help
@@ -87,6 +88,21 @@ class EventError(InputError):
     def __init__(self, message: str, *, reason: str = "invalid") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class PolicyError(BanditRouterError):
+    """A policy failed in the midst of learning a row; what state it is in nobody knows.
+
+    Go on from an earlier state, and refuse that row (``Learner.refused``).
+
+    Args:
+        message: what happened.
+        row: names the row, as :func:`bandit_router.learner.row_name` does.
+    """
+
+    def __init__(self, message: str, *, row: str = "") -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class DecisionError(BanditRouterError):

@@ -21,6 +21,7 @@ from bandit_router.config import Settings
 from bandit_router.errors import ConfigError, InputError, StorageError
 from bandit_router.events import Change, Event, Feedback, Outcome, Row
 from bandit_router.features.featurizer import Featurizer
+from bandit_router.joiner import JoinRules
 from bandit_router.loop import DeadLetter, Loop, Rejected, Sink
 from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy
@@ -191,17 +192,7 @@ class Live:
     def _check(self, outcome: Outcome) -> None:
         """Refuse before it is logged what could never be joined."""
         self.decision(outcome.event_id)
-        if not isinstance(outcome, Feedback):
-            return
-        metric = self._rules.metrics.get(outcome.metric)
-        if metric is None:
-            known = ", ".join(sorted(self._rules.metrics))
-            raise InputError(f"metric {outcome.metric!r:.80} is not one of [joiner]: {known}")
-        if metric.score(outcome.value) is None:
-            raise InputError(
-                f"{outcome.value!r} is no value of the metric {outcome.metric!r:.80}, which "
-                f"takes {_values_of(metric)}"
-            )
+        check_values(outcome, self._rules)
 
     def _take(self, events: Sequence[Event]) -> None:
         """Append, then feed. After a failed commit the events have been taken all the same."""
@@ -252,7 +243,7 @@ def open_live(
         resources.enter_context(store)
         lock = path.with_name(path.name + ".lock")
         resources.enter_context(exclusive(lock, str(path), wait_s=wait_s))
-        recipe = _settled(store, recipe, key)
+        recipe = settled(store, recipe, key)
         _settle_salt(store, settings.app.salt)
         loop = resume(
             store,
@@ -309,7 +300,7 @@ _KEYS = {
 """Where in the configuration each field of a recipe that cannot change comes from."""
 
 
-def _settled(store: SqliteStore, recipe: Recipe, key: bytes | None) -> Recipe:
+def settled(store: SqliteStore, recipe: Recipe, key: bytes | None) -> Recipe:
     """``recipe`` as the store has it. Raises ConfigError when the store was made from another."""
     count = len(store.snapshot_ids())
     if count == 0:
@@ -374,6 +365,25 @@ def configured_policy(recipe: Recipe) -> Policy:
         seed=recipe.seed,
         **recipe.options,
     )
+
+
+def check_values(outcome: Outcome, rules: JoinRules) -> None:
+    """Refuse feedback that the joiner would set aside.
+
+    Raises:
+        InputError: its metric is unknown, or has no such value.
+    """
+    if not isinstance(outcome, Feedback):
+        return
+    metric = rules.metrics.get(outcome.metric)
+    if metric is None:
+        known = ", ".join(sorted(rules.metrics))
+        raise InputError(f"metric {outcome.metric!r:.80} is not one of [joiner]: {known}")
+    if metric.score(outcome.value) is None:
+        raise InputError(
+            f"{outcome.value!r} is no value of the metric {outcome.metric!r:.80}, which "
+            f"takes {_values_of(metric)}"
+        )
 
 
 def _values_of(metric: Metric) -> str:

@@ -14,12 +14,15 @@ _POLL_S = 0.02
 
 
 @contextmanager
-def exclusive(path: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
+def exclusive(
+    path: Path, what: str, *, wait_s: float = 0.0, doing: str = "learning on"
+) -> Iterator[None]:
     """Hold the lock file ``path``, made when it is missing and left in place.
 
     Args:
         what: what is locked, for the message.
         wait_s: how long to wait for another holder, seconds, >= 0.
+        doing: what the holder does with it, for the message.
 
     Raises:
         StorageError: somebody else holds it (``retriable``), or the file cannot be written to.
@@ -33,7 +36,7 @@ def exclusive(path: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
         while not _taken(file.fileno()):
             if time.monotonic() >= deadline:
                 raise StorageError(
-                    f"{what}: another process is learning on it; stop that one, or try again later"
+                    f"{what}: another process is {doing} it; stop that one, or try again later"
                 )
             time.sleep(_POLL_S)
         yield

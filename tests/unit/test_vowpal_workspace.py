@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import struct
 
 import pytest
 
+from bandit_router.adapters import vowpal
 from bandit_router.adapters.vowpal import VowpalWorkspace, token_index
 from bandit_router.errors import ConfigError, DecisionError, InputError, SnapshotError
 
@@ -179,8 +182,6 @@ def test_a_state_of_other_options_is_refused():
 
 
 def test_a_model_file_that_carries_an_option_is_refused_although_its_digest_is_right():
-    import hashlib
-
     state = taught(5).save()
     model = bytearray(state[45:])
     at = model.index(b" --ftrl")
@@ -188,9 +189,76 @@ def test_a_model_file_that_carries_an_option_is_refused_although_its_digest_is_r
     extra = b" --final_regressor /tmp/x"
     model[at - 4 : at] = struct.pack("<I", length + len(extra))
     model[at:at] = extra
-    forged = b"BRVW1" + struct.pack("<Q", len(model)) + hashlib.sha256(model).digest() + model
     with pytest.raises(SnapshotError, match="other options"):
-        VowpalWorkspace(SCALAR).load(bytes(forged))
+        VowpalWorkspace(SCALAR).load(enveloped(model))
+
+
+def enveloped(model):
+    """What ``save`` would give for these model bytes."""
+    digest = hashlib.sha256(model).digest()
+    return b"BRVW1" + struct.pack("<Q", len(model)) + digest + bytes(model)
+
+
+WEIGHT = struct.Struct("<Ifff")
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda model: model[:-1], "truncated"),
+        (lambda model: model[:-8], "truncated"),
+        (lambda model: model[:150], "truncated"),
+        (lambda model: model + b"\0", "truncated"),
+        (lambda model: model + WEIGHT.pack(1 << 18, 0.0, 0.0, 0.0), "damaged"),
+        (lambda model: model + WEIGHT.pack(0, 0.0, 0.0, 0.0), "damaged"),
+        (lambda model: model + WEIGHT.pack((1 << 18) - 1, math.nan, 0.0, 0.0), "damaged"),
+        (lambda model: model + WEIGHT.pack((1 << 18) - 1, 0.0, math.inf, 0.0), "damaged"),
+    ],
+)
+def test_weights_that_vw_would_not_write_are_refused_although_their_digest_is_right(
+    end, reason, monkeypatch
+):
+    forged, workspace = enveloped(end(taught(5).save()[45:])), VowpalWorkspace(SCALAR)
+    monkeypatch.setattr(vowpal, "Workspace", None)  # to call it would be a TypeError
+    with pytest.raises(SnapshotError) as caught:
+        workspace.load(forged)
+    assert caught.value.reason == reason
+
+
+def test_a_last_weight_of_the_highest_index_is_taken():
+    model = taught(5).save()[45:] + WEIGHT.pack((1 << 18) - 1, 0.5, 0.0, 0.0)
+    workspace = VowpalWorkspace(SCALAR)
+    workspace.load(enveloped(model))
+    assert workspace.weight((1 << 18) - 1) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [("id", b"\3\0\0\0ab\0"), ("low", struct.pack("<f", math.nan))],
+    ids=["a name", "a label limit that is none"],
+)
+def test_a_header_that_this_package_does_not_write_is_refused(place, content):
+    model = bytearray(taught(5).save()[45:])
+    after_version = 4 + struct.unpack_from("<I", model, 0)[0]
+    if place == "id":
+        model[after_version : after_version + 5] = content
+    else:
+        model[after_version + 6 : after_version + 10] = content
+    with pytest.raises(SnapshotError, match="a kind this package writes"):
+        VowpalWorkspace(SCALAR).load(enveloped(model))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--coin",), (), ("--adaptive",), ("--normalized",), ("--adaptive", "--normalized"),
+        ("--adaptive", "--invariant"), ("--ftrl", "--noconstant"), ("--bit_precision", "20"),
+    ],
+)  # fmt: skip
+def test_the_weights_of_every_kind_of_learner_are_understood(arguments):
+    workspace, other = taught(40, arguments), VowpalWorkspace(arguments)
+    other.load(workspace.save())
+    assert other.save() == workspace.save()
 
 
 def test_a_native_error_does_not_spoil_what_follows():

@@ -96,7 +96,6 @@ class _Inbox:
         if all(index in pieces for index in wanted):
             self.ready = (waiting, [pieces[index] for index in wanted])
             self.waiting = None
-            del self.sets[waiting.snapshot_id]
 
 
 class Assembly:
@@ -152,13 +151,15 @@ class Assembly:
             return None
         (announcement, pieces), inbox.ready = inbox.ready, None
         try:
-            return Announced(announcement=announcement, data=assemble(announcement, pieces))
-        except SnapshotError as error:
+            found = Announced(announcement=announcement, data=assemble(announcement, pieces))
+        except SnapshotError as error:  # its chunks stay: those that come again mend it
             return Refused(
                 app=app,
                 reason=error.reason,
                 problem=f"snapshot {announcement.snapshot_id}: {error}",
             )
+        inbox.sets.pop(announcement.snapshot_id, None)
+        return found
 
     def _announced(
         self,

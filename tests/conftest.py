@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.brokers import Broker, KafkaCluster, Tansu
-from support.kraft import why_no_kafka
-from support.proxy import FaultProxy
+from support.brokers import Broker
+
+from bandit_router.bench.brokers import FaultProxy, KafkaCluster, Tansu, why_no_kafka
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from support.processes import Server, free_port, listening, wait_until
 
 from bandit_router.adapters.kafka.client import ORDER, Connection
+from bandit_router.bench.brokers.processes import Server, free_port, listening, wait_until
 
 FAST = {"reconnect_backoff_ms": 20, "reconnect_backoff_max_ms": 100, "retry_backoff_ms": 20}
 
@@ -73,7 +73,8 @@ def test_a_halted_tansu_answers_nobody_until_it_goes_on(own_broker):
 
 def test_brokers_end_with_the_test_run_even_when_it_is_killed(tmp_path, repo_root):
     code = (
-        "import sys, time; from pathlib import Path; from support.brokers import Tansu\n"
+        "import sys, time; from pathlib import Path\n"
+        "from bandit_router.bench.brokers import Tansu\n"
         f"tansu = Tansu(Path({str(tmp_path)!r})); tansu.start(); print(tansu.port, flush=True)\n"
         "time.sleep(60)"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from kafka.admin import KafkaAdminClient
-from support.processes import free_port
 
 from bandit_router.adapters.kafka.admin import (
     CREATED,
@@ -15,6 +14,7 @@ from bandit_router.adapters.kafka.admin import (
     init_topics,
 )
 from bandit_router.adapters.kafka.client import Connection
+from bandit_router.bench.brokers.processes import free_port
 from bandit_router.errors import TransportError
 
 KEPT = {"replication": 1, "retention_hours": 24}

@@ -12,10 +12,10 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
-from support.processes import free_port
 
 from bandit_router.adapters.kafka.client import Connection
 from bandit_router.adapters.kafka.opening import open_client
+from bandit_router.bench.brokers.processes import free_port
 
 
 def files() -> int:

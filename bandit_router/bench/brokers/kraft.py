@@ -1,4 +1,4 @@
-"""Apache Kafka for tests: one or three nodes without ZooKeeper, on loopback, from jars and Java."""
+"""Apache Kafka: one or three nodes without ZooKeeper, on loopback, from jars and Java."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from support.processes import LOOPBACK, Server, free_port
-
 from bandit_router.adapters.kafka.client import Connection
 from bandit_router.adapters.kafka.opening import open_client
+from bandit_router.bench.brokers.processes import LOOPBACK, Server, free_port
 
 JARS = Path(os.environ.get("KAFKA_JARS") or Path.home() / ".cache" / "bandit-router" / "kafka")
 CLUSTER_ID = "YmFuZGl0LXJvdXRlci0wMA"
@@ -92,6 +91,7 @@ class KafkaCluster:
 
     @cached_property
     def name(self) -> str:
+        """Which broker it is, with its version."""
         (jar,) = JARS.glob("kafka_2.13-*.jar")
         return f"Apache Kafka {jar.stem.removeprefix('kafka_2.13-')}"
 
@@ -189,7 +189,7 @@ class KafkaCluster:
         """Make the storage of all nodes, at once: each takes a second of Java's start."""
         scram = ("--add-scram", f"SCRAM-SHA-256=[name={USER},password={PASSWORD}]")
         formatting = [
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
                 [
                     *(*JAVA, *QUIET, "-cp", f"{JARS}/*", "kafka.tools.StorageTool", "format"),
                     *("-t", CLUSTER_ID, "-c", str(self._write_properties(node))),
@@ -257,7 +257,7 @@ class KafkaCluster:
             ("keytool", "-genkeypair", "-storetype", "PKCS12", *store, *key, *names),
             ("keytool", "-exportcert", "-rfc", *store, *key[:2], "-file", str(self.certificate)),
         ):
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - same
 
 
 def _addresses(listeners: dict[str, int]) -> str:

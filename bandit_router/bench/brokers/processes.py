@@ -26,7 +26,7 @@ def free_port() -> int:
 
     So it is still free for a server that comes back after it was killed.
     """
-    draw = random.Random(os.urandom(8))
+    draw = random.Random(os.urandom(8))  # noqa: S311 - a port, not a secret
     for port in (draw.randrange(15_000, 32_000) for _ in range(1000)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -86,7 +86,7 @@ class Server:
         self._collect()
         self._alive, held = os.pipe()
         with self._log.open("ab") as log, os.fdopen(held, "wb"):
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - the caller's own command
                 ["/bin/sh", "-c", GUARD, "server", *self._command],
                 stdin=subprocess.PIPE,
                 stdout=log,

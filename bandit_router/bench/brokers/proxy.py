@@ -7,9 +7,10 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import Literal, Self, get_args
+from collections.abc import Coroutine
+from typing import Any, Literal, Self, get_args
 
-from support.processes import LOOPBACK, free_port
+from bandit_router.bench.brokers.processes import LOOPBACK, free_port
 
 Mode = Literal["pass", "reset", "drop_responses", "black_hole", "delay"]
 
@@ -42,10 +43,10 @@ class FaultProxy:
         self.dropped_bytes = 0
         self._mode: Mode = "pass"
         self._links: set[_Link] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="proxy", daemon=True)
         self._server: asyncio.Server | None = None
-        self._moving = asyncio.Event()  # not set in a black hole
+        self.moving = asyncio.Event()  # not set in a black hole
 
     @property
     def bootstrap(self) -> str:
@@ -76,9 +77,9 @@ class FaultProxy:
     def close(self) -> None:
         """Reset every connection and stop listening."""
         self._call(self._shut())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -87,11 +88,11 @@ class FaultProxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _call(self, coroutine) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     async def _listen(self) -> None:
-        self._moving.set()
+        self.moving.set()
         self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
 
     async def _change(self, mode: Mode) -> None:
@@ -100,9 +101,9 @@ class FaultProxy:
             if mode == "reset" or link.lost_an_answer:
                 link.reset()
         if mode == "black_hole":
-            self._moving.clear()
+            self.moving.clear()
         else:
-            self._moving.set()
+            self.moving.set()
 
     async def _shut(self) -> None:
         self._server.close()
@@ -149,7 +150,7 @@ class _Link:
             end(writer)
 
     async def _forward(self) -> None:
-        await self._proxy._moving.wait()
+        await self._proxy.moving.wait()
         reader, writer = await asyncio.open_connection(LOOPBACK, self._proxy.upstream)
         self._writers.append(writer)
         tasks = [
@@ -172,8 +173,8 @@ class _Link:
         try:
             while True:
                 due, data = await queue.get()
-                await asyncio.sleep(due - self._proxy._loop.time())
-                await self._proxy._moving.wait()
+                await asyncio.sleep(due - self._proxy.loop.time())
+                await self._proxy.moving.wait()
                 if answers and self._proxy.mode == "drop_responses":
                     self._proxy.dropped_bytes += len(data)
                     self.lost_an_answer = True
@@ -197,7 +198,7 @@ class _Link:
             except OSError:
                 data = b""
             late = self._proxy.delay_s if self._proxy.mode == "delay" else 0.0
-            await queue.put((self._proxy._loop.time() + late, data))
+            await queue.put((self._proxy.loop.time() + late, data))
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -34,6 +34,7 @@ _HELP_LINES = {
     "replay": "Replay a log of outcomes through policies, one pass.",
     "rebuild": "Relearn from the stored log and compare with the snapshot.",
     "models": "List the models of the catalog, what they cost and why.",
+    "events": "Make the topics, look at records, and send dead letters again.",
     "bench": "Measure speed and quality: every figure the README quotes.",
     "version": "Print the versions of bandit-router and of what decides.",
 }

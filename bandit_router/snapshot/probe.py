@@ -11,6 +11,7 @@ from bandit_router.errors import SnapshotError
 from bandit_router.events import PMF_TOLERANCE
 from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy
+from bandit_router.router import UNUSABLE
 from bandit_router.types import Evaluation, Features
 
 _SEED = 20_240_229
@@ -42,7 +43,7 @@ def probe(
     Raises:
         SnapshotError: it raised, or an answer is no pmf with the stated share of exploration, or
             has a score or cost that is not finite. ``reason`` is ``bad_pmf``, or ``unusable``
-            where the policy gave no answer.
+            where it failed in another way than for want of a pmf.
     """
     for number, (features, eligible) in enumerate(_contexts(catalog, dimension, n)):
         try:
@@ -51,7 +52,7 @@ def probe(
         except Exception as error:  # whatever it is, it would have met a request
             raise SnapshotError(
                 f"probe {number}: the policy failed: {type(error).__name__}: {error}",
-                reason="unusable",
+                reason="bad_pmf" if isinstance(error, UNUSABLE) else "unusable",
             ) from error
         if problem is not None:
             raise SnapshotError(f"probe {number}: {problem}", reason="bad_pmf")

@@ -118,7 +118,7 @@ def announced(
     of: Snapshot, *, app: str = APP, epoch: int = 1, data: bytes | None = None
 ) -> Announced:
     """What a reader would hand over; with other ``data``, of which it knows no better."""
-    announcement, _ = announce(app, of, epoch=epoch, learner="test")
+    announcement, _ = announce(app, of, epoch=epoch, learner="test", key=KEY)
     return Announced(announcement=announcement, data=of.data if data is None else data)
 
 

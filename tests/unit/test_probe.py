@@ -9,7 +9,7 @@ from support.published import interaction, snapshot, specs, taken, trained
 from support.streams import DIMENSION, catalog
 
 from bandit_router.bootstrap import POLICIES, make_policy
-from bandit_router.errors import SnapshotError
+from bandit_router.errors import DecisionError, SnapshotError
 from bandit_router.models import Catalog
 from bandit_router.policy.baselines import Uniform
 from bandit_router.snapshot import probe
@@ -111,3 +111,13 @@ def test_a_policy_that_fails_is_refused_whatever_it_raises(error):
     with pytest.raises(SnapshotError, match=type(error).__name__) as caught:
         probe(Unfit(5, pmf=fail), catalog(), DIMENSION, 0.05)
     assert caught.value.reason == "unusable"
+
+
+@pytest.mark.parametrize("error", [DecisionError("x"), ZeroDivisionError(), FloatingPointError()])
+def test_a_policy_that_has_no_pmf_to_give_has_a_bad_one(error):
+    def fail(_):
+        raise error
+
+    with pytest.raises(SnapshotError) as caught:
+        probe(Unfit(5, pmf=fail), catalog(), DIMENSION, 0.05)
+    assert caught.value.reason == "bad_pmf"

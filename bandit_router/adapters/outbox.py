@@ -460,6 +460,7 @@ def _translated(path: Path, what: str) -> Iterator[None]:
 
 def _damaged(path: Path, how: str) -> StorageError:
     """The error of a file that cannot be trusted; it is left as it is for whoever can mend it."""
+    how = " ".join(how.replace("*** in database main ***", "").split())
     error = StorageError(
         f"{path} is damaged ({how}). What it holds has not been sent: keep a copy, then move it "
         "away, or set events.outbox to another file"

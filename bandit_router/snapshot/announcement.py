@@ -25,7 +25,8 @@ MAX_ANNOUNCEMENT_BYTES = 16 * 1024
 MAX_PUBLISHED_BYTES = 128 * 1024 * 1024
 """Largest container that is published or taken. With 8 models and text features one has 5 MB; the
 rest is room for the joiner's open decisions, of which it is 100,000."""
-MAX_CHUNKS = 1024
+MAX_CHUNKS = 256
+"""Half as many would do for the largest container; the rest is room for smaller chunks."""
 CHUNK_BYTES = 900_000
 """Bytes of a container in one record: below the 1,048,588 that a topic takes by default, with room
 for the announcement and the record's own fields."""

@@ -141,7 +141,7 @@ def test_the_records_of_other_apps_and_what_is_none_are_passed_over(new):
         b"default\0",
         b"default\0x",
         b"default\0-1",
-        b"default\x001024",
+        b"default\x00256",
     ]
     take(into, records(new, app="other") + [(key, b"x", []) for key in strange])
     assert into.newest(APP) is None

@@ -222,6 +222,6 @@ def _address(key: bytes | None) -> tuple[str, int | None]:
         return "", None
     if not separator:
         return index, None
-    if not (index.isascii() and index.isdigit() and len(index) <= 4 and int(index) < MAX_CHUNKS):
+    if not (index.isascii() and index.isdigit() and len(index) <= 3 and int(index) < MAX_CHUNKS):
         return "", None
     return app, int(index)

@@ -16,6 +16,8 @@ from bandit_router.adapters.kafka.assembly import (
     chunk_key,
 )
 from bandit_router.adapters.kafka.client import SNAPSHOTS, Connection, translated
+from bandit_router.adapters.kafka.opening import open_client
+from bandit_router.adapters.kafka.producing import abandon, make_producer, never_taken
 from bandit_router.errors import TransportError
 from bandit_router.snapshot import Snapshot
 from bandit_router.snapshot.announcement import (
@@ -27,10 +29,14 @@ from bandit_router.snapshot.announcement import (
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 _LEAST_CHUNK_BYTES = 16_384
+_BATCH_BYTES = 65_536
 _FETCH_WAIT_MS = 100
+_POSITION_MS = 50
 _FETCH_BYTES = 4 * 1024 * 1024
 
 
@@ -72,18 +78,14 @@ class SnapshotPublisher:
             SnapshotError: it is too large to be published.
             TransportError: it was not acknowledged; calling again sends all of it again.
         """
-        from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
-
         while True:
             try:
                 with translated(f"publish snapshot {snapshot.id}", self._connection):
                     self._publish(app, snapshot, epoch, learner)
             except TransportError as error:
                 self.close()  # a producer is of no use after an error that it cannot retry
-                too_large = isinstance(
-                    error.__cause__, MessageSizeTooLargeError | RecordListTooLargeError
-                )
-                if not too_large or self._chunk_bytes <= _LEAST_CHUNK_BYTES:
+                cause = error.__cause__ or error
+                if never_taken(cause) != "oversize" or self._chunk_bytes <= _LEAST_CHUNK_BYTES:
                     raise
                 self._chunk_bytes //= 2
             else:
@@ -93,7 +95,7 @@ class SnapshotPublisher:
         """Give the connection back; the next :meth:`publish` makes another."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=1.0)
+            abandon(producer)  # whatever was to be waited for has been
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +135,13 @@ class SnapshotPublisher:
         self, app: str, records: list[tuple[bytes, bytes | None, list[tuple[str, bytes]]]]
     ) -> None:
         """Send records to an app's partition and wait until all are acknowledged."""
-        producer = self._producer = self._producer or self._made()
+        producer = self._producer = self._producer or make_producer(
+            self._connection,
+            linger_ms=0,
+            batch_bytes=_BATCH_BYTES,
+            request_timeout_s=self._timeout_s,
+            delivery_timeout_s=self._timeout_s,
+        )
         topic, partition = self._connection.topic(SNAPSHOTS), self._connection.partition_of(app)
         deadline = time.monotonic() + self._timeout_s
         pending = [
@@ -143,27 +151,12 @@ class SnapshotPublisher:
         for future in pending:
             future.get(timeout=max(deadline - time.monotonic(), 0.001))
 
-    def _made(self) -> KafkaProducer:
-        from kafka import KafkaProducer
-
-        patience_ms = int(self._timeout_s * 1000)
-        return KafkaProducer(
-            **self._connection.options(
-                acks="all",
-                linger_ms=0,
-                max_block_ms=patience_ms,
-                delivery_timeout_ms=patience_ms,
-                request_timeout_ms=patience_ms,
-            )
-        )
-
 
 class SnapshotReader:
     """Reads the newest snapshots of some apps from the start of the topic, then follows it.
 
-    No consumer group: each reader sees everything. A broker that has lost everything is noticed by
-    its log being shorter than what was read, and is read from the start again. One thread at a time
-    may use it.
+    No consumer group: each reader sees everything. Brokers that have lost the topic, or a part of
+    it, are read from the start again. One thread at a time may use it.
 
     Args:
         connection: the cluster.
@@ -172,7 +165,7 @@ class SnapshotReader:
         max_bytes: of a container; larger ones are refused before anything of them is decoded.
 
     ``counts`` are those of :class:`~bandit_router.adapters.kafka.assembly.Assembly`, and
-    ``rewound``: how often a broker had less than what was read.
+    ``rewound``: how often a partition was read from the start again.
     """
 
     def __init__(
@@ -190,6 +183,7 @@ class SnapshotReader:
         for app in apps:
             self._apps.setdefault(connection.partition_of(app), []).append(app)
         self._consumer: KafkaConsumer | None = None
+        self._topic_id: UUID | None = None
 
     def poll(self, timeout_s: float) -> list[Announced | Refused]:
         """What is new: of each app at most its newest whole snapshot, and every refusal.
@@ -206,6 +200,7 @@ class SnapshotReader:
             with translated("follow snapshots", self._connection):
                 consumer = self._consumer = self._consumer or self._made()
                 records = consumer.poll(timeout_ms=int(timeout_s * 1000))
+                self._rewind(consumer)
         except TransportError:
             self.close()
             raise
@@ -246,12 +241,26 @@ class SnapshotReader:
 
     def _has_read_all(self, consumer: KafkaConsumer, partition: TopicPartition) -> bool:
         """Whether the log's end, as the last fetch told it, has been reached."""
-        end, position = consumer.highwater(partition), consumer.position(partition, timeout_ms=50)
-        if end is not None and position is not None and end < position:
-            self.counts["rewound"] += 1
-            consumer.seek(partition, 0)
-            return False
-        return end is not None and position == end
+        end = consumer.highwater(partition)
+        return end is not None and end == consumer.position(partition, timeout_ms=_POSITION_MS)
+
+    def _rewind(self, consumer: KafkaConsumer) -> None:
+        """Start over where the brokers have another log than the one that was read.
+
+        It has another id where the topic was made anew, and may have as many records as the lost
+        one. Where it was cut, it ends before what was read.
+        """
+        topic_id = consumer._cluster.topic_id(  # noqa: SLF001 - no public way leads there
+            self._connection.topic(SNAPSHOTS)
+        )
+        before, self._topic_id = self._topic_id, topic_id or self._topic_id
+        for partition in consumer.assignment():
+            end = consumer.highwater(partition)
+            position = consumer.position(partition, timeout_ms=_POSITION_MS)
+            shorter = None not in {end, position} and end < position
+            if shorter or before not in {None, self._topic_id}:
+                self.counts["rewound"] += 1
+                consumer.seek(partition, 0)
 
     def _made(self) -> KafkaConsumer:
         from kafka import KafkaConsumer, TopicPartition
@@ -265,7 +274,7 @@ class SnapshotReader:
             fetch_max_bytes=4 * _FETCH_BYTES,
             metadata_max_age_ms=10_000,
         )
-        consumer = KafkaConsumer(**options)
+        consumer = open_client(KafkaConsumer, options)
         topic = self._connection.topic(SNAPSHOTS)
         partitions = [TopicPartition(topic, number) for number in self._apps]
         consumer.assign(partitions)

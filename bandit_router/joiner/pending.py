@@ -95,6 +95,17 @@ class Pending:
         complete = len(self._steps(answer)) == attempt - 1
         return complete, complete and linked
 
+    def superseded(self, answer: Answer) -> bool:
+        """Whether another answer is to be expected: the attempt of this one was escalated.
+
+        So it is when an answer was delivered and the user asked again (``user_reask``). From a
+        person who takes over (``user_handoff``) no answer is to be expected.
+        """
+        attempt = answer.attempt
+        return attempt is not None and any(
+            step.attempt >= attempt and step.reason != "user_handoff" for step in self.escalations
+        )
+
     def _steps(self, answer: Answer) -> list[Escalation]:
         """The escalations before the answer."""
         if answer.attempt is None:
@@ -139,7 +150,7 @@ class Pending:
     def finished(self, rules: JoinRules) -> Interaction | None:
         """The interaction, if its answer and its score are there and nothing is missing."""
         answer = self.final_answer()
-        if answer is None:
+        if answer is None or self.superseded(answer):
             return None
         ratings = self.undisputed(answer.model)
         if not ratings and type(answer) is Completion:
@@ -158,7 +169,7 @@ class Pending:
         """What :meth:`finished` waits for: ``answer``, ``score``, ``escalation``."""
         answer = self.final_answer()
         waits = {
-            "answer": answer is None,
+            "answer": answer is None or self.superseded(answer),
             "score": type(answer) is not ErrorOutcome
             and not self.undisputed(answer.model if answer else None),
             "escalation": answer is not None and not self.chain(answer)[0],

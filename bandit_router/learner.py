@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from bandit_router.drift import Alarm
-from bandit_router.errors import CatalogError, InputError, SnapshotError
+from bandit_router.errors import CatalogError, InputError, PolicyError, SnapshotError
 from bandit_router.events import CATALOG_CHANGES, Change, Row
 from bandit_router.models import Catalog, ModelSpec
 from bandit_router.policy.base import Policy
@@ -66,6 +66,8 @@ class Learner:
         learn_seq: number of the last row applied; 0 before the first.
         snapshot_id: the last snapshot taken of this learner or loaded into it, "" before the
             first; whoever takes or loads one sets it. It is no part of the state.
+        refused: names (see :func:`row_name`) of rows that the policy is known to fail on: they are
+            refused before it sees them. Whoever meets a PolicyError adds to it.
         changes: drift alarms that learning raised since the caller last emptied it. They are a
             function of the rows, as the state is, and no part of it.
 
@@ -79,6 +81,7 @@ class Learner:
         self.learn_seq = 0
         self.snapshot_id = ""
         self.pacer = pacer
+        self.refused: frozenset[str] = frozenset()
         self.changes: list[Change] = []
         self._take_alarms: Callable[[], Sequence[Alarm]] = getattr(policy, "take_alarms", tuple)
 
@@ -97,8 +100,27 @@ class Learner:
 
         ``poison``: a number is not finite or out of range, or the features do not fit the policy.
         ``unknown_action``: the model is not in the catalog (any more). ``bad_change``: the change
-        does not fit the catalog.
+        does not fit the catalog. ``policy_error``: the policy is known to fail on it.
+
+        Raises:
+            PolicyError: the policy failed otherwise than by refusing; do not use it any more.
         """
+        if self.refused and row_name(row) in self.refused:
+            return "policy_error"
+        try:
+            reason = self._offer(row)
+        except (MemoryError, OSError):
+            raise  # the machine's fault, not the row's: it may go well next time
+        except Exception as error:  # a fault in the policy must not stop the log at this row
+            raise PolicyError(
+                f"the policy failed on {row_name(row)!r:.80}: {type(error).__name__}: {error}",
+                row=row_name(row),
+            ) from error
+        if reason is None:
+            self.learn_seq += 1
+        return reason
+
+    def _offer(self, row: Row) -> str | None:
         if type(row) is Interaction:
             if not _is_sound(row):
                 return "poison"
@@ -119,7 +141,6 @@ class Learner:
                 return "bad_change"
             self.policy.set_catalog(catalog)
             self.catalog = catalog
-        self.learn_seq += 1
         return None
 
     def dump(self) -> bytes:
@@ -200,6 +221,13 @@ class Learner:
                 f"{change.kind}: {spec.model!r} is {'already' if known else 'not'} in the catalog"
             )
         return self.catalog.with_model(spec)
+
+
+def row_name(row: Row) -> str:
+    """What a row is called where it is refused: its event_id, or kind, time and model."""
+    if type(row) is Interaction:
+        return row.event_id
+    return f"{row.kind} {row.ts!r} {row.data.get('model')!r:.300}"
 
 
 def _is_sound(row: Interaction) -> bool:

@@ -39,6 +39,19 @@ _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sql
 
 _POSITION = "position:"
 
+SEED, SEED_LOG, SEED_ROW = "seed", "seed:log", "seed:learn_seq"
+"""Settings of a store that goes on from a snapshot which was made elsewhere: the snapshot's id, and
+the last event and training row in it, which the store does not have."""
+
+SOURCE_NAMES = ("changes", "decisions", "outcomes", "order")
+
+_LAST = (
+    "SELECT coalesce(max({0}), (SELECT CAST(value AS INTEGER) FROM meta WHERE key = '{2}'), 0) "
+    "FROM {1}"
+)
+_LAST_OFFSET = _LAST.format("offset", "events", SEED_LOG)
+_LAST_LEARN_SEQ = _LAST.format("learn_seq", "training", SEED_ROW)
+
 
 class SqliteStore:
     """One database file. A store belongs to the thread that opened it; open one per thread.
@@ -57,10 +70,18 @@ class SqliteStore:
         path: Path | str,
         *,
         create: bool = True,
+        read_only: bool = False,
         synchronous: Synchronous = "NORMAL",
         busy_timeout_s: float = 5.0,
     ) -> Self:
         """Open a log, bringing its tables up to date; make it first if ``create``.
+
+        Args:
+            path: the file.
+            create: make it when it is missing.
+            read_only: change nothing, whatever is called; the tables must be up to date then.
+            synchronous: when SQLite waits for the disk.
+            busy_timeout_s: how long to wait for another writer, seconds.
 
         Raises:
             InputError: the file is not there (without ``create``), is no SQLite database, or was
@@ -68,18 +89,22 @@ class SqliteStore:
             StorageError: it cannot be opened, or stays locked for ``busy_timeout_s``.
         """
         path = Path(path)
-        if not create and not path.is_file():
+        if (read_only or not create) and not path.is_file():
             raise InputError(f"{path}: there is no such database")
+        where = f"{path.absolute().as_uri()}?mode=ro" if read_only else str(path)
         try:
-            connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
+            connection = sqlite3.connect(
+                where, timeout=busy_timeout_s, isolation_level=None, uri=read_only
+            )
         except sqlite3.Error as error:
             raise StorageError(f"{path}: cannot be opened: {error}") from error
         store = cls(connection, path)
         try:
-            with store._translated("open"):
-                connection.execute(f"PRAGMA synchronous = {synchronous}")
-                connection.execute("PRAGMA journal_mode = WAL")
-            store._migrate()
+            if not read_only:
+                with store._translated("open"):
+                    connection.execute(f"PRAGMA synchronous = {synchronous}")
+                    connection.execute("PRAGMA journal_mode = WAL")
+            store._migrate(read_only=read_only)
         except BaseException:
             connection.close()
             raise
@@ -116,16 +141,13 @@ class SqliteStore:
         """
         records = [_record(event) for event in events]
         with self.transaction("append events") as connection:
-            (last,) = connection.execute("SELECT coalesce(max(offset), 0) FROM events").fetchone()
+            (last,) = connection.execute(_LAST_OFFSET).fetchone()
             offsets = list(range(last + 1, last + 1 + len(records)))
             connection.executemany(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
                 [(offset, *record) for offset, record in zip(offsets, records, strict=True)],
             )
-            connection.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                [(_POSITION + source, str(at)) for source, at in (positions or {}).items()],
-            )
+            store_positions(connection, positions or {})
         return offsets
 
     def positions(self) -> dict[str, int]:
@@ -147,8 +169,21 @@ class SqliteStore:
         return [(offset, _event(payload)) for offset, payload in found]
 
     def last_offset(self) -> int:
-        """Offset of the newest event; 0 when there is none."""
-        return self._one("SELECT coalesce(max(offset), 0) FROM events")
+        """Offset of the newest event; 0 when there is none, or that of the store's seed."""
+        return self._one(_LAST_OFFSET)
+
+    def sources(self, offset: int) -> dict[str, int]:
+        """How far each topic of Kafka had been read once the event at ``offset`` was taken.
+
+        For ``changes``, ``decisions`` and ``outcomes`` the next offset, for ``order`` that of the
+        order journal's record by which the event came. Empty for an event that came otherwise.
+        """
+        with self._translated("read where an event came from") as connection:
+            found = connection.execute(
+                "SELECT changes, decisions, outcomes, journal FROM sources WHERE offset = ?",
+                (offset,),
+            ).fetchone()
+        return dict(zip(SOURCE_NAMES, found, strict=True)) if found else {}
 
     def decision(self, event_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
@@ -180,8 +215,8 @@ class SqliteStore:
                 raise _final(f"{self.path}: training row {learn_seq}: {error}") from error
 
     def last_learn_seq(self) -> int:
-        """Number of the newest training row; 0 when there is none."""
-        return self._one("SELECT coalesce(max(learn_seq), 0) FROM training")
+        """Number of the newest training row; 0 when there is none, or that of the seed."""
+        return self._one(_LAST_LEARN_SEQ)
 
     def rejected_counts(self) -> dict[str, int]:
         """How many items were set aside, by reason."""
@@ -249,6 +284,15 @@ class SqliteStore:
             )
             return [row[0] for row in found.fetchall()]
 
+    def seed(self, *, key: bytes | None = None) -> Snapshot | None:
+        """The snapshot that this store goes on from, or None when it has its log from the start.
+
+        Raises:
+            InputError, SnapshotError: it is gone, or does not verify.
+        """
+        snapshot_id = self.get_meta(SEED)
+        return None if snapshot_id is None else self.snapshot(snapshot_id, key=key)
+
     # Settings
 
     def get_meta(self, key: str) -> str | None:
@@ -296,7 +340,7 @@ class SqliteStore:
             rejected: (offset, n, reason, payload).
             snapshots: taken after some of the rows.
             changes: (offset, n, kind, ts, payload).
-            keep_snapshots: delete others than the newest so many and the first.
+            keep_snapshots: delete others than the newest so many and the first or the seed.
 
         Raises:
             StorageError: the write failed (``retriable``), or a row differs from the stored one or
@@ -307,22 +351,30 @@ class SqliteStore:
                 fresh = self._not_stored_yet(rows, connection)
                 connection.executemany("INSERT INTO training VALUES (?, ?, ?, ?)", fresh)
             connection.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)", rejected)
-            connection.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?)", changes)
+            self._put_changes(connection, changes)
             connection.executemany(
                 "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?, ?)",
-                [(s.id, s.manifest.learn_seq, _manifest_text(s), s.data) for s in snapshots],
+                [(s.id, s.manifest.learn_seq, manifest_text(s), s.data) for s in snapshots],
             )
             if snapshots and keep_snapshots is not None:
                 connection.execute(
                     "DELETE FROM snapshots WHERE learn_seq > 0 AND id NOT IN "
-                    "(SELECT id FROM snapshots ORDER BY learn_seq DESC, rowid DESC LIMIT ?)",
-                    (keep_snapshots,),
+                    "(SELECT id FROM snapshots ORDER BY learn_seq DESC, rowid DESC LIMIT ?) "
+                    "AND id NOT IN (SELECT value FROM meta WHERE key = ?)",
+                    (keep_snapshots, SEED),
                 )
+
+    def _put_changes(
+        self,
+        connection: sqlite3.Connection,
+        changes: Sequence[tuple[int, int, str, float, bytes]],
+    ) -> None:
+        connection.executemany("INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?)", changes)
 
     def _not_stored_yet(
         self, rows: Sequence[tuple[int, int, str | None, bytes]], connection: sqlite3.Connection
     ) -> Sequence[tuple[int, int, str | None, bytes]]:
-        (last,) = connection.execute("SELECT coalesce(max(learn_seq), 0) FROM training").fetchone()
+        (last,) = connection.execute(_LAST_LEARN_SEQ).fetchone()
         first = rows[0][0]
         if first > last + 1:
             raise _final(f"{self.path}: training row {last + 1} is missing before row {first}")
@@ -340,7 +392,7 @@ class SqliteStore:
                     )
         return rows[known:]
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, read_only: bool) -> None:
         known = {migration.name for migration in migrations._migrations}  # noqa: SLF001
         with self._translated("read the schema version"):
             foreign = {m.name for m in migrations.applied(self.database)} - known
@@ -349,6 +401,11 @@ class SqliteStore:
             raise InputError(
                 f"{self.path} was written by a newer version of bandit-router (it has "
                 f"{', '.join(sorted(foreign))}); upgrade to read it"
+            )
+        if waiting and read_only:
+            raise InputError(
+                f"{self.path} was written by an older version of bandit-router; open it once with "
+                "a command that writes to it (route, feedback, learn) to bring it up to date"
             )
         if waiting:
             # Inside one IMMEDIATE transaction, two processes that open a new file cannot collide.
@@ -390,15 +447,27 @@ class SqliteStore:
             raise failure from error
 
 
+def store_positions(connection: sqlite3.Connection, positions: Mapping[str, int]) -> None:
+    """Within a transaction: remember how far each foreign source has been read."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+        [(_POSITION + source, str(at)) for source, at in positions.items()],
+    )
+
+
 def _record(event: Event | bytes) -> tuple[str | None, str, float | None, bytes]:
     """(event_id, type, ts, payload) of an event as the table has it."""
     if isinstance(event, bytes):
-        payload, known = event, _event(event)
-        if isinstance(known, DeadLetter):
-            return None, "dead_letter", None, payload
-        event = known
-    else:
-        payload = encode(event)
+        return record_of(_event(event), event)
+    return record_of(event, encode(event))
+
+
+def record_of(
+    event: Event | DeadLetter, payload: bytes
+) -> tuple[str | None, str, float | None, bytes]:
+    """(event_id, type, ts, payload) as the table has it, of an event and its encoded form."""
+    if isinstance(event, DeadLetter):
+        return None, "dead_letter", None, payload
     if isinstance(event, Change):
         return None, "change", event.ts, payload
     kind = "decision" if isinstance(event, Decision) else "outcome"
@@ -412,7 +481,8 @@ def _event(payload: bytes) -> Event | DeadLetter:
         return DeadLetter(error.reason, payload)
 
 
-def _manifest_text(snapshot: Snapshot) -> str:
+def manifest_text(snapshot: Snapshot) -> str:
+    """The manifest as the table has it, for people."""
     return msgspec.json.encode(snapshot.manifest).decode()
 
 

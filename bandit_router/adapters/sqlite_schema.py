@@ -63,3 +63,28 @@ def m002_changes(db: Database) -> None:
             PRIMARY KEY (offset, n)
         ) WITHOUT ROWID"""
     )
+
+
+@migrations()
+def m003_streaming(db: Database) -> None:
+    """What a learner on Kafka keeps: where its events came from, and what is to be sent."""
+    for statement in (
+        # How far each topic had been read once this event was taken: the next offset of each, and
+        # the offset of the record of the order journal that the event came by.
+        """CREATE TABLE sources (
+            offset INTEGER PRIMARY KEY,
+            changes INTEGER NOT NULL,
+            decisions INTEGER NOT NULL,
+            outcomes INTEGER NOT NULL,
+            journal INTEGER NOT NULL
+        )""",
+        # Stored with what caused it, deleted once the broker has it.
+        """CREATE TABLE outgoing (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            topic TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value BLOB,
+            headers BLOB NOT NULL
+        )""",
+    ):
+        db.execute(statement)

@@ -30,12 +30,13 @@ _HELP_LINES = {
     "check": "Check the configuration, the catalog, the encoder and the store.",
     "route": "Decide which model should answer a text, and say why.",
     "feedback": "Tell what came of a logged decision, and learn from it.",
+    "learn": "Learn from Kafka and publish snapshots, until it is stopped.",
     "explain": "Recompute a stored decision from its snapshot and compare.",
     "replay": "Replay a log of outcomes through policies, one pass.",
     "rebuild": "Relearn from the stored log and compare with the snapshot.",
     "models": "List the models of the catalog, what they cost and why.",
     "events": "Make the topics, look at records, and send dead letters again.",
-    "bench": "Measure speed and quality: every figure the README quotes.",
+    "bench": "Measure speed, quality and streaming: every figure the README quotes.",
     "version": "Print the versions of bandit-router and of what decides.",
 }
 

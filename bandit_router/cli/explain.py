@@ -36,7 +36,7 @@ def command(
     from bandit_router.store_ops import explain
 
     settings = load_settings(config)
-    with SqliteStore.open(db or settings.store.path, create=False) as store:
+    with SqliteStore.open(db or settings.store.path, read_only=True) as store:
         found = explain(store, event_id, key=settings.snapshot_key)
     decision = found.decision
     emit(

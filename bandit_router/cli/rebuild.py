@@ -33,7 +33,7 @@ def command(
 
     settings = load_settings(config)
     path = db or settings.store.path
-    with SqliteStore.open(path, create=False) as store:
+    with SqliteStore.open(path, read_only=True) as store:
         found = rebuild(store, key=settings.snapshot_key)
     emit(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from bandit_router.errors import ConfigError, SnapshotError
@@ -19,6 +20,15 @@ class SnapshotStore(Protocol):
         ...
 
 
+Sources = Callable[[int], Mapping[str, int]]
+"""From the offset of an event to how far each foreign source had been read with it."""
+
+
+def no_sources(_: int) -> Mapping[str, int]:
+    """For a log that is its own only source."""
+    return {}
+
+
 class Snapshots:
     """Takes a snapshot whenever ``learn_seq`` passes a multiple of ``every``.
 
@@ -31,6 +41,7 @@ class Snapshots:
         recipe: what they were made from.
         every: training rows between snapshots, >= 1.
         key: signs the snapshots; None leaves them unsigned.
+        sources: what the manifest says of foreign sources beside the log's offset.
 
     Raises:
         ConfigError: ``every`` is below 1.
@@ -45,6 +56,7 @@ class Snapshots:
         *,
         every: int = 500,
         key: bytes | None = None,
+        sources: Sources = no_sources,
     ) -> None:
         if every < 1:
             raise ConfigError(f"a snapshot every {every} rows: the number must be at least 1")
@@ -54,6 +66,7 @@ class Snapshots:
         self._recipe = recipe
         self._every = every
         self._key = key
+        self._sources = sources
         self._next = (learner.learn_seq // every + 1) * every
 
     def begin(self) -> None:
@@ -80,6 +93,7 @@ class Snapshots:
             parent=self._learner.snapshot_id,
             scheduled=scheduled,
             key=self._key,
+            sources=self._sources(offset),
         )
         self._store.save(snapshot)
         return snapshot
@@ -94,6 +108,7 @@ def state_of(
     parent: str,
     scheduled: bool = True,
     key: bytes | None = None,
+    sources: Mapping[str, int] | None = None,
 ) -> Snapshot:
     """The state after the event at ``offset`` as a snapshot.
 
@@ -105,7 +120,7 @@ def state_of(
         created_ts=joiner.now if math.isfinite(joiner.now) else 0.0,
         parent=parent,
         scheduled=scheduled,
-        offsets={"log": offset},
+        offsets={"log": offset, **(sources or {})},
         recipe=recipe,
         catalog=tuple(learner.catalog),
         learner=learner.dump(),

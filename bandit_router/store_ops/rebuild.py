@@ -9,9 +9,15 @@ import msgspec
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.errors import InputError
 from bandit_router.events import Change, Row, encode, encode_row
-from bandit_router.loop import Loop, MemorySink, Rejected
-from bandit_router.snapshot import Snapshot, state_of
-from bandit_router.store_ops.resume import PolicyMaker, fresh_loop, policy_of, relearned
+from bandit_router.loop import Loop, MemorySink, Rejected, Sink
+from bandit_router.snapshot import Recipe, Snapshot, restore, state_of
+from bandit_router.store_ops.resume import (
+    PolicyMaker,
+    fresh_loop,
+    policy_of,
+    refused_rows,
+    relearned,
+)
 
 
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +65,8 @@ def rebuild(
 ) -> Rebuilt:
     """Relearn the stored log from an empty policy, twice, and compare with the newest snapshot.
 
-    Once from the training log, once from the raw events through the joiner.
+    Once from the training log, once from the raw events through the joiner. A store that goes on
+    from a snapshot made elsewhere has no earlier log: it is relearned from that snapshot.
 
     Raises:
         InputError: the store has no snapshot to compare with.
@@ -68,9 +75,10 @@ def rebuild(
     snapshot = newest_snapshot(store, key)
     learn_seq, offset = snapshot.manifest.learn_seq, snapshot.manifest.offsets["log"]
     recipe = snapshot.manifest.recipe
-    learner = relearned(store, fresh_loop(recipe, MemorySink(), make).learner, learn_seq)
-    comparison = _Comparison(store)
-    loop = fresh_loop(recipe, comparison, make)
+    seed = store.seed(key=key)
+    learner = relearned(store, _begun(store, seed, recipe, MemorySink(), make).learner, learn_seq)
+    comparison = _Comparison(store, 0 if seed is None else seed.manifest.learn_seq)
+    loop = _begun(store, seed, recipe, comparison, make)
     events = _feed_until(loop, store, offset)
     again = state_of(
         loop.learner,
@@ -79,6 +87,7 @@ def rebuild(
         offset=loop.offset,
         parent=snapshot.manifest.parent,
         scheduled=snapshot.manifest.scheduled,
+        sources=store.sources(loop.offset),
     )
     events += loop.run(store)
     comparison.finish()
@@ -119,12 +128,23 @@ def newest_snapshot(store: SqliteStore, key: bytes | None = None) -> Snapshot:
     return store.snapshot(ids[0], key=key)
 
 
+def _begun(
+    store: SqliteStore, seed: Snapshot | None, recipe: Recipe, sink: Sink, make: PolicyMaker
+) -> Loop:
+    """The loop before the first event of the store."""
+    loop = fresh_loop(recipe, sink, make)
+    loop.learner.refused = refused_rows(store)
+    if seed is not None:
+        loop.offset = restore(seed, recipe, loop.learner, loop.joiner)
+    return loop
+
+
 class _Comparison:
     """A sink that holds each row against the stored one instead of storing it."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore, after: int) -> None:
         self.rows = store.last_learn_seq()  # a learner may go on writing meanwhile
-        self._stored = store.row_payloads(0, self.rows)
+        self._stored = store.row_payloads(after, self.rows)
         self.first_different: int | None = None
         self.changes: list[tuple[int, bytes]] = []
 

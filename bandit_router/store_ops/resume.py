@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.adapters.sqlite_sink import SqliteSink
 from bandit_router.bootstrap import make_policy
 from bandit_router.budget import BudgetPacer
-from bandit_router.errors import InputError, SnapshotError
+from bandit_router.errors import InputError, PolicyError, SnapshotError, StorageError
+from bandit_router.events import clean_text
 from bandit_router.joiner import Joiner
 from bandit_router.learner import Learner
 from bandit_router.loop import Loop, Sink
@@ -18,6 +21,12 @@ from bandit_router.snapshot import Recipe, Snapshots, restore
 
 SALT = "salt"
 """The key under which a store remembers the salt of its draws."""
+
+REFUSED = "refused"
+"""The key under which a store remembers the rows that its policy failed on, as a JSON list."""
+
+MAX_REFUSED = 1000
+"""A policy that fails on more rows than this is no policy; stop and have it mended."""
 
 PolicyMaker = Callable[[Recipe], Policy]
 
@@ -60,24 +69,69 @@ def resume(
 
     It begins at the newest snapshot that verifies, and reads the events after it again; what they
     give is compared with the rows that are stored already. ``keep_snapshots`` of the newest are
-    kept, and the first; all with None.
+    kept, and the first; all with None. A row that the policy fails on is refused from then on, as
+    ``policy_error``, and the loop begins at the snapshot once more.
 
     Raises:
         SnapshotError: the stored state was made from another recipe.
         StorageError: the store failed, or its rows are not what its events give.
     """
+    while True:
+        try:
+            return _resume(store, recipe, snapshot_every, keep_snapshots, key, make)
+        except PolicyError as error:
+            refuse(store, error)
+
+
+def _resume(
+    store: SqliteStore,
+    recipe: Recipe,
+    snapshot_every: int,
+    keep_snapshots: int | None,
+    key: bytes | None,
+    make: PolicyMaker,
+) -> Loop:
     sink = SqliteSink(store, keep_snapshots=keep_snapshots)
     loop = fresh_loop(recipe, sink, make)
     snapshot = next(store.snapshots(key=key), None)
     if snapshot is not None:
         loop.offset = restore(snapshot, recipe, loop.learner, loop.joiner)
+    loop.learner.refused = refused_rows(store)
     loop.snapshots = Snapshots(
-        loop.learner, loop.joiner, sink, recipe, every=snapshot_every, key=key
+        loop.learner,
+        loop.joiner,
+        sink,
+        recipe,
+        every=snapshot_every,
+        key=key,
+        sources=store.sources,
     )
     loop.snapshots.begin()
     sink.commit()
     loop.run(store)
     return loop
+
+
+def refused_rows(store: SqliteStore) -> frozenset[str]:
+    """The rows that the policy of this store is known to fail on."""
+    return frozenset(msgspec.json.decode(store.get_meta(REFUSED) or "[]", type=list[str]))
+
+
+def refuse(store: SqliteStore, failure: PolicyError) -> None:
+    """Remember that a row is to be refused.
+
+    Raises:
+        StorageError: it could not be stored, or there are too many such rows.
+        PolicyError: the row was refused already, and the policy fails on it all the same.
+    """
+    known = refused_rows(store)
+    if failure.row in known:
+        raise failure
+    if len(known) >= MAX_REFUSED:
+        full = StorageError(f"{store.path}: the policy failed on {len(known)} rows: {failure}")
+        full.retriable = False
+        raise full
+    store.set_meta(REFUSED, msgspec.json.encode(sorted({*known, clean_text(failure.row)})).decode())
 
 
 def relearned(store: SqliteStore, learner: Learner, learn_seq: int) -> Learner:

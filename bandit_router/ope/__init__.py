@@ -1,0 +1,1 @@
+"""Off-policy evaluation and anytime-valid inference on logged decisions. Pure mathematics."""

@@ -1,4 +1,4 @@
-"""`bandit-router bench speed|quality`: the figures that the README quotes."""
+"""`bandit-router bench speed|quality|streaming|chaos`: the figures that the README quotes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ if TYPE_CHECKING:
 
     from bandit_router.bench.grid import Grid
 
-app = command_group("Measure speed and quality: every figure the README quotes.")
+app = command_group("Measure speed, quality and streaming: every figure the README quotes.")
 
 MarkdownOption = Annotated[
     bool, typer.Option("--markdown", help="Print the tables as Markdown, to paste elsewhere.")
+]
+
+
+BootstrapOption = Annotated[
+    str | None,
+    typer.Option(help="host:port of a Kafka that is there; otherwise one is started here."),
+]
+BrokerOption = Annotated[
+    str | None, typer.Option(help="Which broker to start here: tansu or kafka.")
 ]
 
 
@@ -118,6 +127,93 @@ def quality(
     _finish(
         "quality", to_builtins(result, seconds), grids(result), lines, out, markdown, json_output
     )
+
+
+@app.command("streaming")
+def streaming(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer events and repeats.")] = False,
+    bootstrap: BootstrapOption = None,
+    broker: BrokerOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for streaming.json and streaming.md.")
+    ] = None,
+    markdown: MarkdownOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Time of events on their way through Kafka, and of snapshots on their way back.
+
+    Relay and learner stand beside kafka-python alone, with the same records on the same broker.
+    Without --bootstrap a broker is started here: Tansu, or Apache Kafka with --broker kafka.
+    """
+    from bandit_router.bench.chaos.rig import rig
+    from bandit_router.bench.grid import figure_grid
+    from bandit_router.bench.speed import machine
+    from bandit_router.bench.streaming import (
+        LEGEND,
+        QUICK,
+        StreamingPlan,
+        run_streaming,
+        to_builtins,
+    )
+
+    _check_folder(out)
+    start, where = time.perf_counter(), machine()
+    with rig(broker or "tansu", bootstrap) as installed:
+        plan = QUICK if quick else StreamingPlan()
+        figures, name = run_streaming(plan, installed, stderr_console())
+    seconds = time.perf_counter() - start
+    about = (
+        f"{name}, Python {where['python']}, {where['system']}, {where['cores']} cores, load "
+        f"average {where['load']} at the start; took {seconds:,.0f} s"
+    )
+    result = to_builtins(figures, name, where, seconds)
+    grids = [figure_grid(f"Streaming on {name}", figures)]
+    _finish("streaming", result, grids, [about, LEGEND], out, markdown, json_output)
+
+
+@app.command("chaos")
+def chaos(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Each fault a few times, and for seconds only.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only the fault of that name; may be repeated.")
+    ] = None,
+    bootstrap: BootstrapOption = None,
+    broker: BrokerOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for chaos.json and chaos.md.")] = None,
+    markdown: MarkdownOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Kill, halt, cut off and fill up everything under traffic, and count what that cost.
+
+    Runs on Tansu, and on Apache Kafka where Java and its jars are (KAFKA_JARS); --broker chooses
+    one of them. With --bootstrap it runs what needs no broker of its own. Exit code 1 when
+    something was lost, doubled or different.
+    """
+    from contextlib import ExitStack
+
+    from bandit_router.bench.chaos.finding import LEGEND, finding_grid, to_builtins
+    from bandit_router.bench.chaos.plan import QUICK, Size, chosen, run_chaos
+    from bandit_router.bench.chaos.rig import available, rig
+
+    _check_folder(out)
+    chosen(only or ())
+    start = time.perf_counter()
+    with ExitStack() as rigs:
+        kinds = [broker] if broker or bootstrap else available()
+        findings = run_chaos(
+            [rigs.enter_context(rig(kind or "tansu", bootstrap)) for kind in kinds],
+            QUICK if quick else Size(),
+            stderr_console(),
+            only or (),
+        )
+    seconds = time.perf_counter() - start
+    result = to_builtins(findings, seconds)
+    lines = [f"took {seconds:,.0f} s", LEGEND]
+    _finish("chaos", result, [finding_grid(findings)], lines, out, markdown, json_output)
+    if any(finding.survived is False for finding in findings):
+        raise typer.Exit(1)
 
 
 def _check_folder(out: Path | None) -> None:

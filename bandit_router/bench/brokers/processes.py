@@ -67,12 +67,17 @@ class Server:
     Args:
         command: the program and its arguments.
         log: file that its output is appended to.
-        port: what it listens on.
+        port: what it listens on; None for nothing.
         env: its environment; None takes that of the test run.
     """
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, port: int, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        port: int | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._command, self._log, self._port = list(command), log, port
         self._env = None if env is None else dict(env)
@@ -95,6 +100,11 @@ class Server:
                 pass_fds=(held,),
                 start_new_session=True,
             )
+
+    @property
+    def group(self) -> int | None:
+        """The process group of the program and all it starts; None when it does not run."""
+        return self._process.pid if self._process is not None else None
 
     def running(self) -> bool:
         """Whether the program has been started and has not ended."""
@@ -120,7 +130,9 @@ class Server:
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._collect()
-            wait_until(lambda: not listening(self._port), 10, f"port {self._port} is free")
+            port = self._port
+            if port is not None:
+                wait_until(lambda: not listening(port), 10, f"port {port} is free")
 
     def pause(self) -> None:
         """Halt it where it is; connections stay open and nobody answers."""

@@ -1,0 +1,1 @@
+"""Faults on purpose, and what they cost: acknowledged events lost, or applied more than once."""

@@ -1,0 +1,205 @@
+"""``kill -9`` of every process, again and again, under traffic."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from bandit_router.adapters.kafka.client import DECISIONS
+from bandit_router.adapters.outbox import Outbox
+from bandit_router.bench.brokers.processes import wait_until
+from bandit_router.bench.chaos.finding import Finding
+from bandit_router.bench.chaos.judging import judge, settle
+from bandit_router.bench.chaos.rig import TANSU, NotHere, Rig, Running
+from bandit_router.bench.chaos.site import LearnerProcess, Router, Site
+from bandit_router.bench.chaos.topics import event_ids
+from bandit_router.bench.chaos.verify import progress
+
+RATE = 100.0
+BACK_S = 30.0
+"""How long a killed process may take until it works again, before the next kill comes anyway."""
+
+
+def killed(
+    rig: Rig, *, victims: Sequence[str], kills: int, seed: int = 1, session_timeout_s: float = 6.0
+) -> Finding:
+    """Kill each of ``victims`` (``router``, ``relay``, ``learner``, ``broker``) so many times.
+
+    A victim is killed at a seeded random moment after it has come back to work. With several, they
+    take turns in a random order, and one is killed while another comes back.
+    """
+    if "broker" in victims and rig.kind == TANSU:
+        raise NotHere("Tansu in memory keeps nothing over a kill; see its restart")
+    started = time.monotonic()
+    with (
+        rig.broker(own="broker" in victims) as broker,
+        rig.site(broker, session_timeout_s=session_timeout_s) as site,
+    ):
+        router, learner = site.router(rate=RATE), site.learner()
+        router.start()
+        learner.start()
+        router.wait_serving()
+        rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+        done = dict.fromkeys(victims, 0)
+        for _ in range(kills):
+            for victim in rng.sample(list(victims), len(victims)):
+                done[victim] += _KILLS[victim](router, learner, broker, rng)
+        router.wait_serving()
+        router.stop()
+        settled = settle(site)
+        each = ", ".join(f"{victim} {count}" for victim, count in done.items())
+        return judge(
+            site,
+            broker,
+            f"kill -9 of {' and '.join(victims)} at {RATE:.0f} decisions/s",
+            injected=sum(done.values()),
+            started=started,
+            note=(each if len(done) > 1 else "") + ("" if settled else " not all was learned"),
+        )
+
+
+def _kill_router(router: Router, _: LearnerProcess, __: Running, rng: random.Random) -> int:
+    """After a random number of acknowledged events of this life."""
+    router.wait_serving(rng.randrange(3, 90))
+    router.kill()
+    router.start()
+    return 1
+
+
+def _kill_relay(router: Router, _: LearnerProcess, __: Running, rng: random.Random) -> int:
+    """The process beside the router that sends; the router starts another."""
+    pid = router.relay_pid()
+    if pid is None:
+        raise TimeoutError(f"router {router.name} has no relay: {router.log()}")
+    router.wait_serving(router.served() + rng.randrange(3, 60))
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: router.relay_pid() not in {None, pid}, BACK_S, "another relay is there")
+    return 1
+
+
+def _kill_learner(_: Router, learner: LearnerProcess, __: Running, rng: random.Random) -> int:
+    """After it has stored a random number of events more, in this life."""
+    wait_for_progress(learner, rng.randrange(1, 60))
+    learner.kill()
+    learner.start()
+    return 1
+
+
+def _kill_broker(_: Router, learner: LearnerProcess, broker: Running, rng: random.Random) -> int:
+    """After events have come through it to the learner again."""
+    wait_for_progress(learner, rng.randrange(1, 60))
+    broker.process.kill()
+    broker.process.restart()
+    return 1
+
+
+_KILLS: dict[str, Callable[[Router, LearnerProcess, Running, random.Random], int]] = {
+    "router": _kill_router,
+    "relay": _kill_relay,
+    "learner": _kill_learner,
+    "broker": _kill_broker,
+}
+
+
+def wait_for_progress(learner: LearnerProcess, events: int, timeout_s: float = BACK_S) -> bool:
+    """Wait until a learner has stored so many events more; whether it did in time."""
+    before = progress(learner.stores)[0]
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: progress(learner.stores)[0] >= before + events, timeout_s, "it learns")
+        return True
+    return False
+
+
+def killed_before_delivery(rig: Rig, *, kills: int, seed: int = 2) -> Finding:
+    """Kill the router, and the relay in it, between acknowledgement and delivery.
+
+    The broker is halted first, so that what is acknowledged from then on waits in the outbox.
+    """
+    started = time.monotonic()
+    with rig.broker(own=True) as broker, rig.site(broker) as site:
+        router, learner = site.router(rate=RATE), site.learner()
+        router.start()
+        learner.start()
+        rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+        stranded = 0
+        for _ in range(kills):
+            router.wait_serving()
+            broker.process.pause()
+            try:
+                before = router.served()
+                router.wait_serving(before + rng.randrange(20, 60))
+                router.kill()
+                stranded += router.served() - before
+            finally:
+                broker.process.resume()
+            router.start()
+        router.wait_serving()
+        router.stop()
+        settle(site)
+        return judge(
+            site,
+            broker,
+            "kill -9 of the relay between acknowledgement and delivery",
+            injected=kills,
+            started=started,
+            note=f"{stranded} events were acknowledged and not delivered",
+        )
+
+
+def forgetful_restart(rig: Rig, *, restarts: int, seed: int = 3) -> Finding:
+    """A broker that comes back empty: what it had not acknowledged drains, service never stops."""
+    started = time.monotonic()
+    with rig.broker(own=True) as broker, rig.site(broker) as site:
+        router = site.router(rate=RATE)
+        router.start()
+        rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+        lost = waited = 0
+        for _ in range(restarts):
+            router.wait_serving()
+            wait_drained(site, router)
+            broker.process.kill()
+            before = site.acknowledged()
+            router.wait_serving(router.served() + rng.randrange(100, 300))
+            meanwhile = site.acknowledged().decisions - before.decisions
+            waited += len(meanwhile)
+            broker.process.restart()
+            site.make_topics()
+            lost += _not_arrived(site, meanwhile)
+        router.stop()
+        acknowledged = site.acknowledged()
+    pause_s = max(
+        (b - a for a, b in zip(acknowledged.times_s, acknowledged.times_s[1:], strict=False)),
+        default=0.0,
+    )
+    return Finding(
+        fault="broker restarted empty",
+        broker=broker.name,
+        injected=restarts,
+        acknowledged=acknowledged.count,
+        lost=lost,
+        seconds=time.monotonic() - started,
+        note=f"{waited} decisions made meanwhile; longest pause between two {pause_s:.2f} s",
+    )
+
+
+def _not_arrived(site: Site, wanted: set[str], timeout_s: float = 30.0) -> int:
+    """How many of these decisions are not in the topic when they should long be there."""
+    left = wanted
+    deadline = time.monotonic() + timeout_s
+    while left and time.monotonic() < deadline:
+        left = wanted - event_ids(site, DECISIONS)
+    return len(left)
+
+
+def wait_drained(site: Site, router: Router, timeout_s: float = 30.0) -> None:
+    """Wait until next to nothing waits in a router's outbox. Raises TimeoutError."""
+    with Outbox.open(router.outbox, check=False) as outbox:
+        wait_until(
+            lambda: outbox.backlog().events <= RATE,  # what comes in while it goes out
+            timeout_s,
+            f"the outbox of {router.name} drains ({site.folder})",
+        )

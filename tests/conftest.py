@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from support.brokers import Broker
 
@@ -23,6 +24,10 @@ from bandit_router.bench.brokers import FaultProxy, KafkaCluster, Tansu, why_no_
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+# How long one example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPO.parent / "shared" / "data"

@@ -64,6 +64,11 @@ class Sends(Protocol):
         ...
 
 
+def store_path(folder: Path, app: str) -> Path:
+    """Where a learner that keeps its stores in ``folder`` has that of ``app``."""
+    return folder / "apps" / f"{file_name(app)}.db"
+
+
 @dataclass(frozen=True, kw_only=True)
 class AppPlan:
     """What one app is learned with.
@@ -100,7 +105,7 @@ class AppPlan:
     @property
     def store_path(self) -> Path:
         """The app's store."""
-        return self.folder / "apps" / f"{file_name(self.app)}.db"
+        return store_path(self.folder, self.app)
 
     @property
     def snapshot_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""A router over Kafka, without Kafka: what it logs, what it does when it cannot, who decides what."""
+"""A router over Kafka, without Kafka: what it logs, and what it does when it cannot."""
 
 from __future__ import annotations
 

@@ -86,6 +86,22 @@ def never_taken(error: BaseException) -> str | None:
     return "invalid" if isinstance(error, errors.InvalidRecordError) else None
 
 
+def in_sending(error: BaseException, connection: Connection, topic: str) -> BaseException:
+    """What ``KafkaProducer.send`` raised, in words that say what to do."""
+    from kafka import errors
+
+    name = connection.topic(topic)
+    if isinstance(error, errors.KafkaTimeoutError):
+        what = "no broker knows it; if they are up, `bandit-router events init` makes it"
+    elif isinstance(error, ValueError):  # this is how it refuses a partition
+        what = f"it has no partition for some app; events.partitions is {connection.partitions}"
+    else:
+        return error
+    failure = TransportError(f"topic {name}: {what}")
+    failure.__cause__ = error
+    return failure
+
+
 def reason_of(error: BaseException) -> str:
     """A short stable token of an error, for counters."""
     cause = error.__cause__ if isinstance(error, TransportError) and error.__cause__ else error

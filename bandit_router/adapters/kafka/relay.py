@@ -28,6 +28,7 @@ from bandit_router.adapters.kafka.client import DEAD_LETTERS, Connection
 from bandit_router.adapters.kafka.dead_letters import encode_dead, set_aside
 from bandit_router.adapters.kafka.producing import (
     abandon,
+    in_sending,
     make_producer,
     never_taken,
     reason_of,
@@ -226,12 +227,7 @@ class Relay:
     def _turn(self) -> bool:
         """One round; whether there was anything to do."""
         now = time.monotonic()
-        if now >= self._next_status:
-            self._next_status = now + _STATUS_S
-            self._backlog = msgspec.structs.asdict(self._outbox.backlog())
-            self._outbox.tidy()
-        if now >= self._next_trim:
-            self._trim(now)
+        self._keep_house(now)
         if self._producer is None and not self._reconnected(now):
             return False
         harvested = self._harvest()
@@ -279,12 +275,25 @@ class Relay:
         self._counts["acknowledged"] += taken
         return taken > 0
 
-    def _trim(self, now: float) -> None:
-        """Remove some of what was sent, for a small part of the time: a put waits meanwhile."""
-        left = self._outbox.trim()
-        took = time.monotonic() - now
-        rest = _TRIM_REST if left < _TRIM_BEHIND else 1.0
-        self._next_trim = now + max(took * rest, 0.0 if left else self._limits.acknowledge_s)
+    def _keep_house(self, now: float) -> None:
+        """Look at the backlog, and remove some of what was sent.
+
+        Only for a small part of the time: a put waits meanwhile.
+        """
+        limits = self._limits
+        try:
+            if now >= self._next_status:
+                self._next_status = now + _STATUS_S
+                self._backlog = msgspec.structs.asdict(self._outbox.backlog())
+                self._outbox.tidy()
+            if now >= self._next_trim:
+                self._next_trim = now + _OUTBOX_RETRY_S  # unless it succeeds
+                left = self._outbox.trim()
+                took = time.monotonic() - now
+                rest = _TRIM_REST if left < _TRIM_BEHIND else 1.0
+                self._next_trim = now + max(took * rest, 0.0 if left else limits.acknowledge_s)
+        except StorageError as error:
+            self._note(error)  # sending goes on
 
     def _note_sent(self, *, force: bool = False) -> None:
         now = time.monotonic()
@@ -321,7 +330,7 @@ class Relay:
                 future = self._send(item)
             except Exception as error:  # noqa: BLE001 - kafka-python raises builtin errors here too
                 if never_taken(error) is None:
-                    self._begin_anew(error)
+                    self._begin_anew(in_sending(error, self._connection, item.record.topic))
                     return False
                 self._bury(item.id, error)
                 return self._sent(item)

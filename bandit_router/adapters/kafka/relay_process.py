@@ -11,6 +11,7 @@ is left in the outbox is sent by the next one. A child that dies is started agai
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -146,6 +147,7 @@ class RelayProcess:
                 if self._listen(lines):
                     pause_s = 0.1
             child.wait()
+            _tell(child, b"")  # it is gone: this closes the pipe
             if self._closing.wait(pause_s) or self._refused:
                 return
             pause_s = min(pause_s * 2.0, _LONGEST_PAUSE_S)
@@ -179,10 +181,11 @@ def _tell(child: subprocess.Popen[bytes], line: bytes, *, end: bool = True) -> N
     try:
         child.stdin.write(line)
         child.stdin.flush()
-        if end:
-            child.stdin.close()
     except (OSError, ValueError):  # it has ended, or the pipe is closed already
-        return
+        end = True
+    if end:
+        with contextlib.suppress(OSError):
+            child.stdin.close()
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -124,6 +124,31 @@ def _common(settings_list: Sequence[Settings]) -> EventsSection:
     return first
 
 
+class Member(Protocol):
+    """Says which partitions are ours; see :class:`Membership`."""
+
+    @property
+    def trouble(self) -> str:
+        """Why that is not known just now."""
+        ...
+
+    def ask(self) -> Mapping[int, int]:
+        """The partitions' numbers with their tokens."""
+        ...
+
+    def note(self, positions: Mapping[int, Mapping[str, int]]) -> None:
+        """Tell others how far they have been learned."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Give the partitions up."""
+        ...
+
+
 class _Pause:
     """When something that failed may be tried again."""
 
@@ -168,6 +193,7 @@ class Learning:
         batch: most records in a batch.
         learner: who this is, for people.
         step: called with the name of each step before it is taken.
+        membership: says which partitions are ours; None joins ``group``.
     """
 
     def __init__(
@@ -180,6 +206,7 @@ class Learning:
         batch: int = 1000,
         learner: str = "",
         step: Step = nothing,
+        membership: Member | None = None,
     ) -> None:
         self.learner = learner or f"{socket.gethostname()}:{os.getpid()}"
         self._connection = connection
@@ -195,11 +222,12 @@ class Learning:
         self._journal = self._resources.enter_context(Journal(connection, self._sender))
         self._fetcher = self._resources.enter_context(Fetcher(connection, capacity=2 * batch))
         self._membership = self._resources.enter_context(
-            Membership(connection, group, session_timeout_s=session_timeout_s)
+            membership or Membership(connection, group, session_timeout_s=session_timeout_s)
         )
         self._publishers: dict[bytes | None, SnapshotPublisher] = {}
         self._partitions: dict[int, PartitionLearner] = {}
         self._tokens: dict[int, int] = {}
+        self._owned: Mapping[int, int] = {}
         self._fenced: dict[int, _Fenced] = {}
         self._pauses: dict[object, _Pause] = {}
         self._members_at = self._noted_at = self._busy_at = 0.0
@@ -279,7 +307,7 @@ class Learning:
                 }
         return {
             "learner": self.learner,
-            "partitions": sorted(self._membership.owned),
+            "partitions": sorted(self._owned),
             "apps": apps,
             "waiting": sum(partition.waiting for partition in self._partitions.values()),
             "fenced": {str(n): fenced.why for n, fenced in self._fenced.items()},
@@ -327,7 +355,7 @@ class Learning:
             time.sleep(IDLE_POLL_S)
 
     def _follow_group(self) -> None:
-        owned = self._membership.ask()
+        owned = self._owned = self._membership.ask()
         for number in list(self._partitions):
             if owned.get(number) != self._tokens[number]:
                 self._close(number)
@@ -411,7 +439,7 @@ class Learning:
     def _fence(self, what: object, error: FencedError) -> None:
         number = what[1] if isinstance(what, tuple) else what
         self._fences += 1
-        token = self._tokens.get(number, self._membership.owned.get(number, -1))
+        token = self._owned.get(number, -1)
         seen = self._partitions[number].seen if number in self._partitions else 0
         self._fenced[number] = _Fenced(token, time.monotonic(), seen, str(error))
         self._close(number)
@@ -439,9 +467,9 @@ class Learning:
 
     def _settled(self) -> bool:
         """Whether everything that should be learned here has been, as far as is known."""
-        owned = {n for n in self._membership.owned if n in self._plans}
+        owned = {n for n in self._owned if n in self._plans}
         return (
-            bool(self._membership.owned)
+            bool(self._owned)
             and owned == set(self._partitions) | (owned & set(self._fenced))
             and not any(p.waiting or not p.caught_up for p in self._partitions.values())
             and not any(pause.error for pause in self._pauses.values())

@@ -146,8 +146,19 @@ class PartitionLearner:
             app.claimed(epoch)
         self._read_from_here()
 
+    def follow(self) -> None:
+        """Read the journal as it is now, to learn what it says without taking the partition over.
+
+        Raises:
+            TransportError: the journal cannot be read.
+        """
+        low = min(app.positions["order"] for app in self.apps.values())
+        for offset, entry in self._journal.read(self.number, max(low, 0)):
+            self._fold(offset, entry)
+        self._read_from_here()
+
     def step(self) -> bool:
-        """Learn one batch; returns whether there was one.
+        """Learn one batch; returns whether there was one. New ones are made after a claim only.
 
         After a retriable failure call it again.
 
@@ -156,7 +167,7 @@ class PartitionLearner:
             TransportError: the brokers cannot be reached.
             StorageError: a store cannot be written to.
         """
-        if not self._todo:
+        if not self._todo and self.epoch:
             self._order()
         if not self._todo:
             return False

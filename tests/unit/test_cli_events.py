@@ -22,6 +22,7 @@ from bandit_router.bootstrap import make_connection
 from bandit_router.cli.app import app, run
 from bandit_router.config import EventsSection
 from bandit_router.events import Change, decode, encode
+from bandit_router.loop import DeadLetter
 from bandit_router.store_ops import resume
 
 HOSTILE = b'\x1b[31m\x00\xff \xe2\x80\xae "\n\r\x9b2J \xc2\x9b'
@@ -161,6 +162,19 @@ def test_replay_appends_what_is_valid_now_once(cli, store):
         last = [event for _, event in opened.read(9, 10)]
     assert [encode(event) for event in last] == [late, encode(Change(ts=9.0, kind="rollback"))]
     assert as_json(cli, "dlq")["replayed"] == 2
+
+
+def test_what_was_no_event_when_it_came_stays_none_where_it_stands(cli, store):
+    """Else an upgrade would change the past, and a replayed event would be there twice."""
+    late = feedback("d1", 4.0, feedback_id="late")
+    reject(store, "unknown_version", encode(late))
+    with SqliteStore.open(store) as opened:
+        ((offset, found),) = opened.read(7, 10)
+        assert (offset, type(found)) == (8, DeadLetter)
+    assert as_json(cli, "replay")["sent"] == 1
+    with SqliteStore.open(store) as opened:
+        (_, (offset, found)) = opened.read(7, 10)
+    assert (offset, encode(found)) == (9, encode(late))
 
 
 def test_a_file_is_sent_once_and_whole_or_not_at_all(cli, store, tmp_path):

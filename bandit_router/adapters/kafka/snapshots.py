@@ -84,9 +84,10 @@ class SnapshotPublisher:
                     self._publish(app, snapshot, epoch, learner)
             except TransportError as error:
                 self.close()  # a producer is of no use after an error that it cannot retry
-                cause = error.__cause__ or error
-                if never_taken(cause) != "oversize" or self._chunk_bytes <= _LEAST_CHUNK_BYTES:
+                if never_taken(error.__cause__ or error) != "oversize":
                     raise
+                if self._chunk_bytes <= _LEAST_CHUNK_BYTES:
+                    raise self._too_small(error) from error
                 self._chunk_bytes //= 2
             else:
                 return
@@ -102,6 +103,14 @@ class SnapshotPublisher:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _too_small(self, error: TransportError) -> TransportError:
+        failure = TransportError(
+            f"{error}: it refuses records of {self._chunk_bytes} bytes; raise max.message.bytes "
+            f"of the topic {self._connection.topic(SNAPSHOTS)}"
+        )
+        failure.retriable = False
+        return failure
 
     def _publish(self, app: str, snapshot: Snapshot, epoch: int, learner: str) -> None:
         announcement, pieces = announce(

@@ -22,7 +22,9 @@ from bandit_router.adapters.kafka.client import (
     Connection,
     translated,
 )
+from bandit_router.adapters.kafka.diagnosis import why_unusable
 from bandit_router.adapters.kafka.opening import open_client
+from bandit_router.errors import TransportError
 
 if TYPE_CHECKING:
     from kafka.admin import KafkaAdminClient
@@ -151,8 +153,19 @@ def _wanted(
 @contextmanager
 def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
     from kafka.admin import KafkaAdminClient
+    from kafka.errors import KafkaConfigurationError, KafkaError
 
-    admin = open_client(KafkaAdminClient, connection.admin_options())
+    try:
+        admin = open_client(KafkaAdminClient, connection.admin_options())
+    except KafkaConfigurationError:
+        raise
+    except KafkaError as error:
+        cause = why_unusable(connection)
+        if cause is None:
+            raise
+        failure = TransportError(f"Kafka at {cause.problem}; {cause.mend}")
+        failure.retriable = cause.retriable
+        raise failure from error
     try:
         yield admin
     finally:

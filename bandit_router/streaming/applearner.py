@@ -132,7 +132,7 @@ class AppLearner:
             order journal that was worked on.
         missed: records that Kafka had removed before they could be learned.
         catalog_settled: whether changes of the models have been sent out, where there were any.
-        published_seq: ``learn_seq`` of the last published snapshot.
+        published_seq: ``learn_seq`` of the last published snapshot; -1 before the first.
         trouble: what last went wrong with publishing, "" when nothing.
     """
 
@@ -311,8 +311,9 @@ class AppLearner:
             TransportError: it could not be sent; it is due again.
             StorageError: it could not be stored.
         """
-        new, waited = self.learn_seq - max(self.published_seq, 0), time.monotonic()
-        waited -= self._published_at
+        # The first one of a claim always goes out: routers then know its epoch.
+        new = self.learn_seq - self.published_seq
+        waited = time.monotonic() - self._published_at
         due = finally_ or new >= self.plan.snapshot_every or waited >= self.plan.publish_every_s
         if new <= 0 or not due:
             return False

@@ -1,0 +1,169 @@
+# ruff: noqa: ANN001, ANN201 -- the compiler infers the types; the docstrings give the shapes
+"""The arithmetic of the confidence sequences, compiled; the same bits interpreted.
+
+Rewards are scaled to [0, 1]. A row has a pmf h over K actions, a contrast g = d / h with signed
+masses d over the actions, and estimates v = sum_a d(a) r(a), of which one r(a) was seen. With a
+control c(a), predicted before the action was drawn,
+
+    xi = g(A) (R - c(A)) + sum_a d(a) c(a)        has mean v, given the past and the query,
+
+whatever c is. For every bet b > 0 and every prediction p with b (xi - p) > -1,
+
+    prod (1 + b (xi - p)) exp(b (p - v))          is a nonnegative supermartingale that starts at 1
+
+because its factors have mean (1 + b (v - p)) exp(-b (v - p)) <= 1 (Mineiro, "A lower confidence
+sequence for the changing mean of non-negative right heavy-tailed observations with bounded mean",
+2022, Theorem 1). No bound on the weights g enters: for each bet the control is capped so that
+b g (R - c) > -1/2, and p lowered where that is not enough (the capped control variate of
+Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro, "Anytime-valid off-policy inference for
+contextual bandits", 2022/2024, section 2.3, one cap for each bet).
+
+``log_wealth`` and ``drift`` have shape (2, G): sum of log(1 + b (xi - p)) and sum of p, for G bets
+and for both sides; side 1 estimates -v.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+CAP = 0.5
+"""Largest share of the wealth that one row's weighted control may cost."""
+
+FLOOR = 0.9
+"""Largest share of the wealth that one row may cost."""
+
+ROWS, TOTAL, SQUARES, LEAST, MOST, MASS = range(6)
+"""Places in ``sums``: rows; sums of xi, of xi squared, of the least and the most that v can be
+with rewards in [0, 1], and of the contrast's mass."""
+
+
+@njit(cache=True, nogil=True)
+def controls(pmf, contrast, base, residual, weight, control, sums):
+    """Predict every action's reward into ``control``, add the row's known sums, return sum d c."""
+    plain = 0.0
+    for a in range(pmf.shape[0]):
+        value = base[a] + residual[a] / (weight[a] + 1.0)
+        control[a] = min(max(value, 0.0), 1.0)
+        mass = contrast[a]
+        plain += mass * control[a]
+        sums[MASS] += mass
+        if mass > 0.0:
+            sums[MOST] += mass
+        else:
+            sums[LEAST] += mass
+    sums[ROWS] += 1.0
+    return plain
+
+
+@njit(cache=True, nogil=True)
+def reach_of(sign, pmf, contrast, control):
+    """The most that any draw and any reward can take from xi - sum d c, on one side."""
+    reach = 0.0
+    for a in range(pmf.shape[0]):
+        mass = sign * contrast[a]
+        if mass > 0.0:
+            reach = max(reach, mass / pmf[a] * control[a])
+        elif mass < 0.0:
+            reach = max(reach, -mass / pmf[a] * (1.0 - control[a]))
+    return reach
+
+
+@njit(cache=True, nogil=True)
+def capped(ratio, control, cap):
+    """The control of one action whose weight is ``ratio``, within the cap."""
+    if ratio > 0.0:
+        return min(control, cap / ratio)
+    if ratio < 0.0:
+        return max(control, 1.0 + cap / ratio)
+    return control
+
+
+@njit(cache=True, nogil=True)
+def push(
+    reward, action, pmf, contrast, base, bets, log_wealth, drift, sums, residual, weight, control
+):
+    """Take one row: reward in [0, 1]; pmf, contrast, base and the scratch ``control`` shape (K,).
+
+    ``residual`` and ``weight``, shape (K,), learn by how much ``base`` is wrong for each action.
+    """
+    plain = controls(pmf, contrast, base, residual, weight, control, sums)
+    ratio = contrast[action] / pmf[action]
+    whole = plain + ratio * (reward - control[action])
+    sums[TOTAL] += whole
+    sums[SQUARES] += whole * whole
+    for side in range(2):
+        sign = 1.0 - 2.0 * side
+        reach = reach_of(sign, pmf, contrast, control)
+        for k in range(bets.shape[0]):
+            room = 1.0 / bets[k]
+            centre, predicted, expected = control[action], sign * plain, sign * plain
+            if reach > CAP * room:
+                worst, expected = 0.0, 0.0
+                for a in range(pmf.shape[0]):
+                    mass = sign * contrast[a]
+                    least = capped(mass / pmf[a], control[a], CAP * room) if mass != 0.0 else 0.0
+                    expected += mass * least
+                    if mass > 0.0:
+                        worst = max(worst, mass / pmf[a] * least)
+                    elif mass < 0.0:
+                        worst = max(worst, -mass / pmf[a] * (1.0 - least))
+                centre = capped(sign * ratio, control[action], CAP * room)
+                predicted = min(predicted, expected + FLOOR * room - worst)
+            gain = sign * ratio * (reward - centre) + expected - predicted
+            log_wealth[side, k] += math.log1p(bets[k] * gain)
+            drift[side, k] += predicted
+    residual[action] += reward - base[action]
+    weight[action] += 1.0
+
+
+@njit(cache=True, nogil=True)
+def push_many(
+    rewards, actions, pmf, contrast, base, bets, log_wealth, drift, sums, residual, weight
+):
+    """:func:`push` row by row; arrays of shapes (n,), (n,) and (n, K)."""
+    control = np.empty(pmf.shape[1])
+    for t in range(rewards.shape[0]):
+        push(
+            rewards[t], actions[t], pmf[t], contrast[t], base[t],
+            bets, log_wealth, drift, sums, residual, weight, control,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def log_evidence(total, bets, log_prior, log_wealth, drift):
+    """Log of the mixture's wealth against "the sum of v is ``total``"; arrays of shape (G,)."""
+    highest = -math.inf
+    for k in range(bets.shape[0]):
+        highest = max(highest, log_prior[k] + log_wealth[k] + bets[k] * (drift[k] - total))
+    summed = 0.0
+    for k in range(bets.shape[0]):
+        term = log_prior[k] + log_wealth[k] + bets[k] * (drift[k] - total)
+        summed += math.exp(term - highest)
+    return highest + math.log(summed)
+
+
+@njit(cache=True, nogil=True)
+def least_total(threshold, bets, log_prior, log_wealth, drift):
+    """The largest sum of v, from below, against which the wealth is still ``threshold`` in logs.
+
+    The log of the wealth falls and is convex in the sum, so Newton's steps from below never pass
+    the root: where they end, at or below it, is a valid bound.
+    """
+    total = -math.inf
+    for k in range(bets.shape[0]):
+        alone = drift[k] + (log_prior[k] + log_wealth[k] - threshold) / bets[k]
+        total = max(total, alone)
+    for _ in range(100):
+        height = log_evidence(total, bets, log_prior, log_wealth, drift)
+        slope = 0.0
+        for k in range(bets.shape[0]):
+            term = log_prior[k] + log_wealth[k] + bets[k] * (drift[k] - total)
+            slope += bets[k] * math.exp(term - height)
+        step = (height - threshold) / slope
+        total += max(step, 0.0)
+        if step <= 1e-9 * (1.0 + abs(total)):
+            break
+    return total

@@ -17,6 +17,7 @@ import msgspec
 from sqlite_utils import Database
 
 from bandit_router.adapters.sqlite_schema import migrations
+from bandit_router.adapters.sqlite_wal import use_wal
 from bandit_router.errors import EventError, InputError, SnapshotError, StorageError
 from bandit_router.events import (
     Change,
@@ -103,7 +104,7 @@ class SqliteStore:
             if not read_only:
                 with store._translated("open"):
                     connection.execute(f"PRAGMA synchronous = {synchronous}")
-                    connection.execute("PRAGMA journal_mode = WAL")
+                    use_wal(connection, wait_s=busy_timeout_s)
             store._migrate(read_only=read_only)
         except BaseException:
             connection.close()

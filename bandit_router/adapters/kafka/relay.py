@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,7 @@ class Relay:
         self._noted = 0  # up to here in the outbox's cursor
         self._read_to = 0  # and up to here sent
         self._done: set[int] = set()  # acknowledged beyond the first that is not
+        self._suspects: set[int] = set()  # sent alone, because a broker may refuse them
         self._dead: dict[int, tuple[str, int]] = {}  # reason, and index in KEPT_OF_DEAD
         self._failures = 0
         self._next_try = 0.0
@@ -232,6 +234,8 @@ class Relay:
             return False
         harvested = self._harvest()
         self._note_sent()
+        if self._producer is None:
+            return True  # something has failed, and everything begins anew
         return self._top_up() or harvested
 
     def _reconnected(self, now: float) -> bool:
@@ -270,6 +274,7 @@ class Relay:
             self._in_flight_bytes -= first.size
             self._confirmed = first.id
             self._done.discard(first.id)
+            self._suspects.discard(first.id)
             if self._dead.pop(first.id, None):
                 self._counts["dead_lettered"] += 1
         self._counts["acknowledged"] += taken
@@ -309,6 +314,8 @@ class Relay:
     def _top_up(self) -> bool:
         """Send more, as far as the bounds allow."""
         limits = self._limits
+        if self._in_flight and self._in_flight[-1].id in self._suspects:
+            return False
         room = limits.max_in_flight_events - len(self._in_flight)
         if room < min(_READ, limits.max_in_flight_events) // 2:
             return False
@@ -316,10 +323,14 @@ class Relay:
             return False
         waiting = self._outbox.read(self._read_to, min(room, _READ))
         for item in waiting:
-            if self._in_flight and self._in_flight_bytes + item.size > limits.max_in_flight_bytes:
+            alone = item.id in self._suspects
+            full = self._in_flight_bytes + item.size > limits.max_in_flight_bytes
+            if self._in_flight and (alone or full):
                 break
             if not self._sent(item):
                 return False
+            if alone:
+                break
         return bool(waiting)
 
     def _sent(self, item: Waiting) -> bool:
@@ -391,21 +402,34 @@ class Relay:
     def _begin_anew(self, error: BaseException) -> None:
         """Give the producer up, and send everything again that it had not brought through."""
         self._abandon()
-        poisoned = False
+        refused = []
         for sent in self._in_flight:
             failure = None if sent.future is None else sent.future.exception
             if sent.future is None or (sent.future.is_done and failure is None):
                 self._done.add(sent.id)
-            elif failure is not None and never_taken(failure) is not None:
-                self._bury(sent.id, failure)
-                poisoned = True
-            else:
-                self._counts["resent"] += 1
+                continue
+            self._counts["resent"] += 1
+            if failure is not None and never_taken(failure) is not None:
+                refused.append((sent, failure))
         self._in_flight.clear()
         self._in_flight_bytes = 0
         self._read_to = self._confirmed
-        if not poisoned:
+        if refused:
+            self._suspect(refused)
+        else:
             self._failed(error)
+
+    def _suspect(self, refused: Sequence[tuple[_Sent, BaseException]]) -> None:
+        """Find out which record a broker refuses: the one that it refuses alone.
+
+        kafka-python lets everything that it holds fail with the error of one record. So the largest
+        is sent by itself next; what is refused then goes to the dead letters.
+        """
+        sent, failure = max(refused, key=lambda pair: pair[0].size)
+        if len(refused) == 1 and sent.id in self._suspects:
+            self._bury(sent.id, failure)
+        else:
+            self._suspects.add(sent.id)
 
     def _failed(self, error: BaseException) -> None:
         """Count a failure and wait before the next try."""

@@ -62,6 +62,10 @@ class Record:
         place = self.done
         if place >= len(world) or decision.event_id != world.event_id(place):
             raise InputError(f"decision {decision.event_id!r:.80} is not one of this demo's world")
+        self.put(world, place, decision, offset)
+
+    def put(self, world: World, place: int, decision: Decision, offset: int) -> None:
+        """Take the decision of query ``place``, which had none."""
         self.chosen[place] = world.table.models.index(decision.action)
         self.explored[place] = decision.slice == "explore"
         self.propensities[place] = decision.propensity

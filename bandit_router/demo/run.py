@@ -27,6 +27,7 @@ from bandit_router.demo.workspace import (
     RESULTS,
     DemoSettings,
     claimed,
+    forget_streamed,
 )
 from bandit_router.demo.world import World, make_world
 from bandit_router.errors import InputError, SnapshotError, StorageError
@@ -89,16 +90,20 @@ def run_demo(
     seed: int = 0,
     quality_value_usd: float = QUALITY_VALUE_USD,
     fresh: bool = False,
+    kafka: str | None = None,
 ) -> Finished:
     """Run the demo in ``folder``, from where it stopped there; a finished one is only read.
 
     Args:
         log: as :func:`~bandit_router.demo.world.demo_log` gives it.
         fresh: forget an earlier demo in the folder.
+        kafka: ``host:port`` of a broker: decide and learn in two processes, with it between them.
+            Interrupted, such a run begins anew.
 
     Raises:
         InputError: an argument is out of its range, or the folder's content is not this demo's.
         StorageError: the folder cannot be written to.
+        TransportError: the broker cannot be reached, or the learner did not come up.
         DependencyError: the encoder is missing or damaged.
     """
     if not 0.0 < quality_value_usd < math.inf:
@@ -108,9 +113,12 @@ def run_demo(
         queries=len(log),
         seed=seed,
         quality_value_usd=quality_value_usd,
+        transport="sqlite" if kafka is None else "kafka",
     )
-    path = folder / DATABASE
     with claimed(folder, settings, fresh=fresh):
+        if kafka is not None:
+            return _run_streamed(folder, log, watcher, settings, kafka)
+        path = folder / DATABASE
         try:
             with SqliteStore.open(path) as store:
                 return _run(folder, store, log, watcher, settings)
@@ -147,6 +155,28 @@ def _run(
     report = _report(folder, world, record, story, seconds)
     files = tuple(folder / name for name in (DATABASE, *RESULTS))
     return Finished(report, story, resumed_at, files)
+
+
+def _run_streamed(
+    folder: Path, log: OutcomeTable, watcher: Watcher, settings: DemoSettings, bootstrap: str
+) -> Finished:
+    from bandit_router.demo.streamed import learner_store, read_streamed, run_streamed
+
+    value, seed = settings.quality_value_usd, settings.seed
+    world = make_world(log, seed=seed, quality_value_usd=value)
+    path, seconds, resumed_at = learner_store(folder), math.inf, len(world)
+    if not (folder / RESULTS[0]).exists():
+        forget_streamed(folder)
+        embeddings, resumed_at = _embed(folder, log, watcher), 0
+        embedded = dataclasses.replace(log, embeddings=embeddings)
+        world = make_world(embedded, seed=seed, quality_value_usd=value)
+        with watcher.routing(world, 0) as tick:
+            seconds = run_streamed(folder, world, bootstrap, quality_value_usd=value, tick=tick)
+    with SqliteStore.open(path, create=False) as store:
+        record = read_streamed(store, world)
+        story = tell(world, record, store.changes(), value)
+    report = _report(folder, world, record, story, seconds)
+    return Finished(report, story, resumed_at, (path, *(folder / name for name in RESULTS)))
 
 
 def _is_complete(store: SqliteStore, record: Record, world: World) -> bool:

@@ -7,6 +7,7 @@ nothing in it is touched.
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,13 @@ SETTINGS = "settings.json"
 DATABASE = "demo.db"
 EMBEDDINGS = "embeddings"
 RESULTS = ("report.json", "report.html", "demo.json")
+CONFIGURATION = "kafka.toml"
+OUTBOX = "outbox.db"
+STREAMING = "streaming"
+LEARNER_LOG = "learner.log"
 _LOCK = ".lock"
 _OWN = (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *RESULTS)
+_STREAMED = (CONFIGURATION, LEARNER_LOG, f"{OUTBOX}*", STREAMING)
 _EARLIER = {EMBEDDINGS, _LOCK}
 """What a folder without settings may have: left by ``fresh``, or brought along."""
 
@@ -35,6 +41,7 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         queries: how many queries of it are routed.
         seed: of everything random.
         quality_value_usd: what one fully good answer is worth, USD.
+        transport: through what its events go.
     """
 
     schema: Literal["bandit_router.demo_settings/1"] = "bandit_router.demo_settings/1"
@@ -42,6 +49,7 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     queries: int
     seed: int
     quality_value_usd: float
+    transport: Literal["sqlite", "kafka"] = "sqlite"
 
 
 @contextmanager
@@ -73,6 +81,15 @@ def claimed(folder: Path, settings: DemoSettings, *, fresh: bool = False) -> Ite
         yield
 
 
+def forget_streamed(folder: Path) -> None:
+    """Remove what a demo over Kafka left, its reports excepted."""
+    for path in (found for pattern in _STREAMED for found in folder.glob(pattern)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _check_foreign(folder: Path) -> None:
     if not folder.exists():
         return
@@ -93,6 +110,7 @@ def _settle(folder: Path, settings: DemoSettings, *, fresh: bool) -> None:
         found = _read(path)
         if fresh:
             # The settings go last, so that a crash in between leaves a folder that is known.
+            forget_streamed(folder)
             for name in reversed(_OWN):
                 (folder / name).unlink(missing_ok=True)
         elif found != settings:
@@ -116,6 +134,7 @@ def _read(path: Path) -> DemoSettings:
 
 def _differences(found: DemoSettings, wanted: DemoSettings) -> str:
     named = {"queries": "--limit", "seed": "--seed", "quality_value_usd": "--quality-value"}
+    named["transport"] = "transport (--kafka)"
     parts = [
         f"{named.get(field, field)} {getattr(found, field)} instead of {getattr(wanted, field)}"
         for field in found.__struct_fields__

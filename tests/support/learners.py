@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
@@ -17,7 +16,7 @@ from support.streams import MODELS, features
 
 from bandit_router.adapters.kafka.client import Connection
 from bandit_router.adapters.kafka.fetcher import Fetcher
-from bandit_router.adapters.kafka.journal import Journal
+from bandit_router.adapters.kafka.journal import Chain, Journal
 from bandit_router.adapters.kafka.sender import Sender
 from bandit_router.policy.base import Policy
 from bandit_router.snapshot import Recipe
@@ -94,26 +93,23 @@ def live(
         learning.run(stop=lambda: time.monotonic() > deadline, until_idle_s=idle_s)
 
 
-def member(connection: Connection, apps: list[str], folder: str, quiet: bool) -> None:
+def member(connection: Connection, apps: list[str], folder: str) -> None:
     """A member of the group; ends by SIGTERM."""
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     plans = [plan(app, Path(folder), publish_every_s=0.2) for app in apps]
-
-    def report(status) -> None:
-        if not quiet:
-            print(status, file=sys.stderr, flush=True)  # noqa: T201
-
     with Learning(
-        plans, connection, group=f"{connection.prefix}.group", session_timeout_s=6.0, batch=64
+        plans, connection, group=connection.prefix, session_timeout_s=6.0, batch=64
     ) as learning:
-        learning.run(stop=lambda: bool(stopping), report=report, report_every_s=1.0)
+        learning.run(stop=lambda: bool(stopping))
 
 
 def processes() -> BaseContext:
     """Processes that start quickly, with everything imported, and share nothing with this one."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.learners", "bandit_router.policy.baselines"])
+    context.set_forkserver_preload(
+        ["support.learners", "bandit_router.policy.baselines", "kafka", "kafka.partitioner.default"]
+    )
     return context
 
 
@@ -144,6 +140,18 @@ def followed(connection: Connection, apps: list[str], folder: Path) -> dict[str,
     return learners
 
 
+def ordered(connection: Connection) -> dict[int, dict[str, int]]:
+    """Up to where the journals say that each topic is learned, by partition."""
+    found = {}
+    with Sender(connection) as sender, Journal(connection, sender) as journal:
+        for number in range(connection.partitions):
+            chain = Chain()
+            for _, entry in journal.read(number, 0):
+                chain.take(entry)
+            found[number] = {"epoch": chain.epoch, **chain.upto}
+    return found
+
+
 def pmfs(learner: AppLearner, count: int = 500) -> np.ndarray:
     """The answers to ``count`` probe contexts."""
     policy = learner.loop.learner.policy
@@ -167,3 +175,19 @@ def learned_ids(learner: AppLearner) -> list[str]:
     """Ids of the training rows, in order."""
     rows = learner.store.database.query("SELECT event_id FROM training ORDER BY learn_seq")
     return [row["event_id"] for row in rows]
+
+
+def assert_nothing_is_lost_or_doubled(learner: AppLearner, sent: int) -> None:
+    """The log has each of the app's decisions once, and the policy learned each once at most."""
+    decisions, rows = event_ids(learner, "decision"), learned_ids(learner)
+    assert sorted(decisions) == sorted(f"{learner.app}:{n}" for n in range(sent))
+    assert len(set(rows)) == len(rows) > 0.7 * sent
+
+
+def assert_equal_bits(one: AppLearner, other: AppLearner) -> None:
+    """The same row, the same answers to 500 probes, the same snapshot byte for byte."""
+    assert one.learn_seq == other.learn_seq
+    assert (pmfs(one) == pmfs(other)).all()
+    assert final(one) == final(other)
+    one.close()
+    other.close()

@@ -59,7 +59,8 @@ def run_streamed(
     Args:
         folder: of this demo, without anything of an earlier one.
         world: its table must have embeddings.
-        bootstrap: ``host:port`` of a Kafka broker. Topics of a prefix of this run's own are made.
+        bootstrap: ``host:port`` of a Kafka broker, or of several with commas between them. Topics
+            of a prefix of this run's own are made.
         quality_value_usd: what a fully good answer is worth, USD, > 0.
         tick: called after each query.
 
@@ -119,7 +120,7 @@ def _configured(folder: Path, world: World, bootstrap: str, quality_value_usd: f
         f"[app]\nname = {value(APP)}\nsalt = {value(f'demo/{world.seed}')}",
         f"[policy]\nseed = {world.seed}\nquality_value_usd = {value(quality_value_usd)}",
         f"[snapshots]\nevery = {SNAPSHOT_EVERY}",
-        f"[events]\ntransport = 'kafka'\nbootstrap_servers = [{value(bootstrap)}]",
+        f"[events]\ntransport = 'kafka'\nbootstrap_servers = {value(bootstrap.split(','))}",
         f"prefix = 'bandit-demo-{secrets.token_hex(4)}'\npartitions = 1",
         f"group = 'bandit-demo-{secrets.token_hex(4)}'\nsession_timeout_s = 6",
         f"publish_every_s = {PUBLISH_EVERY_S}",

@@ -49,6 +49,15 @@ def read_price_list(path: Path, models: Sequence[str], source: str) -> Catalog:
         raise CatalogError(f"{path}: {error}") from error
 
 
+def read_whole_price_list(path: Path) -> Catalog:
+    """The catalog of every model that the list names.
+
+    Raises:
+        CatalogError: the file cannot be read, or a model has no usable price in it.
+    """
+    return read_price_list(path, tuple(_entries(path, "")), "")
+
+
 def _entries(path: Path, source: str) -> dict[str, Mapping[str, Any]]:
     """Every model named in the file with its fields; the more specific place wins."""
     content = _content(path)

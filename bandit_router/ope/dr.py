@@ -8,7 +8,7 @@ import numpy as np
 
 from bandit_router.ope.estimate import Estimate, require_rows, standard_error
 from bandit_router.ope.exact import ExactSums
-from bandit_router.ope.moments import Moments
+from bandit_router.ope.moments import Moments, union
 from bandit_router.ope.terms import Terms
 
 
@@ -24,12 +24,14 @@ class DoublyRobust:
 
     Attributes:
         moments: of the weighted residuals.
+        outcome_range: between which values an outcome, not a residual, can lie.
     """
 
     name = "dr"
 
     def __init__(self) -> None:
         self.moments = Moments()
+        self.outcome_range = (np.inf, -np.inf)
         self._sums = ExactSums(4)
 
     def add(self, batch: Terms) -> None:
@@ -40,17 +42,29 @@ class DoublyRobust:
             np.stack([whole, whole * whole, batch.direct, batch.direct * batch.direct], axis=1)
         )
         self.moments.add(batch.weight, residual, batch.weight_range, _residual_range(batch))
+        self.outcome_range = union(self.outcome_range, batch.outcome_range)
 
     def __add__(self, other: DoublyRobust) -> Self:
         result = type(self)()
         result.moments = self.moments + other.moments
         result._sums = self._sums + other._sums
+        result.outcome_range = union(self.outcome_range, other.outcome_range)
         return result
 
     @property
     def direct(self) -> Estimate:
         """The models' part alone, the direct method: biased by whatever the models get wrong."""
         return self._estimate(2)
+
+    @property
+    def correction(self) -> Estimate:
+        """The mean weighted residual, which is added to the models' part."""
+        n = self.moments.n
+        require_rows(n)
+        _, _, weighted, _, squares = self.moments.sums()
+        return Estimate(
+            value=weighted / n, standard_error=standard_error(weighted, squares, n), n=n
+        )
 
     def estimate(self) -> Estimate:
         """Predictions, corrected by the weighted residuals."""

@@ -49,10 +49,16 @@ class Estimator(Protocol):
     Attributes:
         name: as it is asked for.
         moments: weights with what they weigh, for intervals and diagnostics.
+        outcome_range: the least and the largest value that the target's mean can have.
     """
 
     name: str
     moments: Moments
+
+    @property
+    def outcome_range(self) -> tuple[float, float]:
+        """See the class."""
+        ...
 
     def add(self, batch: Terms) -> None:
         """Take rows. Raises InputError when a term is not finite; nothing was taken then."""

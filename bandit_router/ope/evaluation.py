@@ -134,6 +134,11 @@ class Survey:
             if self._priced[k]
         }
 
+    def mean_cost_usd(self) -> float:
+        """What the logging policy spent per query whose cost is known, USD; 0 without any."""
+        priced = int(self._priced.sum())
+        return float(self._spent.values()[0].sum()) / priced if priced else 0.0
+
     def finish(self) -> Fitted:
         """What the second pass needs."""
         return Fitted(

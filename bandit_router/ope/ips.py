@@ -33,6 +33,11 @@ class Ips:
         result.moments = self.moments + other.moments
         return result
 
+    @property
+    def outcome_range(self) -> tuple[float, float]:
+        """Between which values an outcome can lie."""
+        return self.moments.outcome_range
+
     def estimate(self) -> Estimate:
         """The mean of the weighted outcomes."""
         n = self.moments.n

@@ -45,16 +45,16 @@ class Moments:
         self.n += len(weight)
         self.matched += int(np.count_nonzero(weight))
         self.largest_weight = max(self.largest_weight, float(weight.max()))
-        self.weight_range = _union(self.weight_range, weight_range)
-        self.outcome_range = _union(self.outcome_range, outcome_range)
+        self.weight_range = union(self.weight_range, weight_range)
+        self.outcome_range = union(self.outcome_range, outcome_range)
 
     def __add__(self, other: Moments) -> Self:
         result = type(self)()
         result._sums = self._sums + other._sums
         result.n, result.matched = self.n + other.n, self.matched + other.matched
         result.largest_weight = max(self.largest_weight, other.largest_weight)
-        result.weight_range = _union(self.weight_range, other.weight_range)
-        result.outcome_range = _union(self.outcome_range, other.outcome_range)
+        result.weight_range = union(self.weight_range, other.weight_range)
+        result.outcome_range = union(self.outcome_range, other.outcome_range)
         return result
 
     def sums(self) -> tuple[float, float, float, float, float]:
@@ -73,5 +73,6 @@ class Moments:
         return self.sums()[0] / self.n if self.n else 0.0
 
 
-def _union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+def union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """The smallest range that has both."""
     return min(one[0], other[0]), max(one[1], other[1])

@@ -34,6 +34,11 @@ class Snips:
         result.moments = self.moments + other.moments
         return result
 
+    @property
+    def outcome_range(self) -> tuple[float, float]:
+        """Between which values an outcome can lie."""
+        return self.moments.outcome_range
+
     def estimate(self) -> Estimate:
         """The weighted mean of the outcomes."""
         n = self.moments.n

@@ -33,6 +33,7 @@ _HELP_LINES = {
     "learn": "Learn from Kafka and publish snapshots, until it is stopped.",
     "explain": "Recompute a stored decision from its snapshot and compare.",
     "replay": "Replay a log of outcomes through policies, one pass.",
+    "evaluate": "Estimate what another policy would have got on the logged queries.",
     "rebuild": "Relearn from the stored log and compare with the snapshot.",
     "models": "List the models of the catalog, what they cost and why.",
     "events": "Make the topics, look at records, and send dead letters again.",

@@ -189,7 +189,9 @@ def replay(
     """Send dead letters that are valid by now back to their topics, or to the log, once.
 
     They keep their event_id. What was sent before is not sent again; what is still invalid stays
-    where it is. Lines of --file must all be valid. Exit code 1 when a broker refused an event.
+    where it is. Events whose key is of another app than they are (forged_app) are sent only with
+    --reason forged_app. Lines of --file must all be valid. Exit code 1 when a broker refused an
+    event.
     """
     from bandit_router.config import load_settings
     from bandit_router.streaming.replaying import resend, resend_file

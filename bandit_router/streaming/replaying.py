@@ -15,6 +15,8 @@ from bandit_router.events import MAX_EVENT_BYTES, Change, decode
 
 Status = Literal["sent", "ready", "sent_before", "invalid", "failed"]
 
+FORGED = "forged_app"
+
 _BATCH_EVENTS, _BATCH_BYTES = 200, 4_000_000
 
 
@@ -39,6 +41,9 @@ class Resent(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def resend(place: Letters, *, reason: str | None = None, dry_run: bool = False) -> Iterator[Resent]:
     """Send the letters of ``place`` that are valid now, with that reason or with any.
 
+    Those with the reason ``forged_app``, whose key and app differ, are sent to the app that they
+    name when they are asked for by their reason, and else left where they are.
+
     Raises:
         TransportError, StorageError: it failed and may be tried again; what was given before then
             has been dealt with.
@@ -46,7 +51,8 @@ def resend(place: Letters, *, reason: str | None = None, dry_run: bool = False) 
     chosen = (
         letter
         for letter in place.letters()
-        if letter.dead and reason in {None, letter.record.reason}
+        if letter.dead
+        and (letter.record.reason == reason or (reason is None and letter.record.reason != FORGED))
     )
     yield from _send_all(place, chosen, dry_run=dry_run)
 

@@ -10,113 +10,25 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from support.judgements import check, judged, rules
 from support.session import recipe
 from support.streams import MODELS, completion, decision, escalation, feedback
 
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.events import ErrorOutcome, EscalationReason, Event, Feedback, encode
 from bandit_router.joiner import Joiner, JoinRules
-from bandit_router.joiner.rules import DEFAULT_METRICS
 from bandit_router.loop import Loop, MemorySink
-from bandit_router.reward import aggregate
 from bandit_router.store_ops import fresh_loop, resume
-from bandit_router.types import Decision, Interaction
+from bandit_router.types import Decision
 
-WINDOW_S, SLACK_S = 100.0, 10.0
 AGGREGATIONS = ("last", "first", "mean", "max", "min")
 SEEDS = st.integers(0, 2**32 - 1)
 REASONS = get_args(EscalationReason)
-
-
-def rules(closing: str, aggregation: str = "last") -> JoinRules:
-    return JoinRules(
-        window_s=WINDOW_S,
-        slack_s=SLACK_S,
-        max_jump_s=300.0,
-        closing=closing,
-        aggregation=aggregation,
-        metrics={**DEFAULT_METRICS},
-    )
-
-
-@dataclass
-class Sent:
-    """What was sent, in order of arrival, and what must come of it."""
-
-    events: list[Event]
-    scores: dict[str, float | None]  # by event_id
-    applied: int
-    set_aside: Counter[str]
-
-
-def send(
-    rng: random.Random, decisions: int, *, apart_s: float, judges: int, aggregation: str
-) -> Sent:
-    """Decisions with their answers and feedback; each feedback 1 to 5 times.
-
-    A fifth of the feedback arrives before its decision, a twentieth is given after the window, some
-    is of an unknown metric, of an impossible value, or of another app. Arrival is out of order by
-    less than the slack.
-    """
-    arrivals: list[tuple[float, Event]] = []
-    scores: dict[str, float | None] = {}
-    set_aside: Counter[str] = Counter()
-    applied = 0
-    for i in range(decisions):
-        event_id, ts = f"d{i}", 1000.0 + i * apart_s + rng.uniform(0.0, apart_s)
-        taken = ts + rng.uniform(0.4, 0.5) * SLACK_S
-        arrivals.append((taken, decision(event_id, ts)))
-        arrivals.append((taken + rng.uniform(0.0, 0.5) * SLACK_S, completion(event_id, ts)))
-        ratings = []
-        for judge in range(rng.randint(0, judges)):
-            event, fate = judgement(rng, event_id, ts, f"f{judge}")
-            copies = rng.randint(1, 5)
-            if fate == "good":
-                ratings.append((event.ts, event.feedback_id, event.value))
-                set_aside["duplicate"] += copies - 1
-            else:
-                set_aside[fate] += copies
-            early = event.ts <= ts + 0.1 * SLACK_S
-            for _ in range(copies):
-                spread = (0.1, 0.4) if early else (0.4, 1.0)
-                arrivals.append(
-                    ((ts if early else event.ts) + rng.uniform(*spread) * SLACK_S, event)
-                )
-        scores[event_id] = aggregate(aggregation, ratings) if ratings else None
-        applied += len(ratings)
-    arrivals.sort(key=lambda arrival: arrival[0])
-    return Sent([event for _, event in arrivals], scores, applied, +set_aside)
-
-
-def judgement(
-    rng: random.Random, event_id: str, ts: float, feedback_id: str
-) -> tuple[Feedback, str]:
-    """A feedback, and the reason for which it must be set aside; ``good`` for none."""
-    place = rng.random()
-    if place < 0.2:
-        at = ts + rng.uniform(0.0, 0.1) * SLACK_S  # it will arrive before its decision
-    elif place < 0.25:
-        at = ts + WINDOW_S + rng.uniform(1e-3, 0.4) * SLACK_S
-    else:
-        at = ts + rng.uniform(0.1 * SLACK_S, WINDOW_S)
-    late = at - ts > WINDOW_S
-    fault = rng.random()
-    common = {"feedback_id": feedback_id, "value": rng.random()}
-    if fault < 0.03:
-        return feedback(event_id, at, **common, app="another"), "forged_app"
-    if fault < 0.06:
-        return feedback(event_id, at, **common, metric="mood"), "late" if late else "unknown_metric"
-    if fault < 0.09:
-        common["value"] = 0.3
-        why = "late" if late else "forged_value"
-        return feedback(event_id, at, **common, metric="thumbs"), why
-    return feedback(event_id, at, **common), "late" if late else "good"
 
 
 def fresh(setup: JoinRules) -> Loop:
@@ -143,14 +55,6 @@ def run(setup: JoinRules, events: Sequence[Event], stops: frozenset[int] = froze
     return loop
 
 
-def check(sent: Sent, rows: Sequence[Interaction], set_aside: Counter[str]) -> None:
-    assert {row.event_id: row.score for row in rows} == sent.scores
-    assert len(rows) == len(sent.scores)
-    assert set_aside == sent.set_aside
-    feedbacks = sum(isinstance(event, Feedback) for event in sent.events)
-    assert sent.applied + set_aside.total() == feedbacks
-
-
 CASES = [("first", "last"), *(("window", aggregation) for aggregation in AGGREGATIONS)]
 
 
@@ -159,7 +63,7 @@ CASES = [("first", "last"), *(("window", aggregation) for aggregation in AGGREGA
 @given(SEEDS, st.frozensets(st.integers(0, 400), max_size=6))
 def test_applied_is_what_is_distinct_and_valid_over_restarts(closing, aggregation, seed, stops):
     judges = 1 if closing == "first" else 4
-    sent = send(random.Random(seed), 30, apart_s=15.0, judges=judges, aggregation=aggregation)
+    sent = judged(random.Random(seed), 30, apart_s=15.0, judges=judges, aggregation=aggregation)
     setup = rules(closing, aggregation)
     loop = run(setup, sent.events, stops)
     check(sent, loop.sink.rows, Counter(rejected.reason for rejected in loop.sink.rejected))
@@ -173,7 +77,7 @@ def test_applied_is_what_is_distinct_and_valid_over_restarts(closing, aggregatio
 @given(SEEDS, st.sampled_from(AGGREGATIONS))
 def test_in_no_order_at_all_within_a_window_the_same_is_applied(seed, aggregation):
     rng = random.Random(seed)
-    sent = send(rng, 12, apart_s=0.3, judges=4, aggregation=aggregation)
+    sent = judged(rng, 12, apart_s=0.3, judges=4, aggregation=aggregation)
     rng.shuffle(sent.events)
     loop = run(rules("window", aggregation), sent.events)
     check(sent, loop.sink.rows, Counter(rejected.reason for rejected in loop.sink.rejected))
@@ -182,7 +86,7 @@ def test_in_no_order_at_all_within_a_window_the_same_is_applied(seed, aggregatio
 @pytest.mark.parametrize("closing", ["first", "window"])
 def test_a_store_that_is_opened_again_and_again_applies_each_feedback_once(tmp_path, closing):
     rng = random.Random(8)
-    sent = send(rng, 600, apart_s=4.0, judges=1 if closing == "first" else 3, aggregation="last")
+    sent = judged(rng, 600, apart_s=4.0, judges=1 if closing == "first" else 3, aggregation="last")
     # Far later, one more: it ends every window.
     sent.events.append(decision("end", 1000.0 + 600 * 4.0 + 200.0))
     made_from = recipe(rules=rules(closing))
@@ -205,14 +109,14 @@ def test_a_store_that_is_opened_again_and_again_applies_each_feedback_once(tmp_p
 
 
 def test_the_stream_of_these_laws_has_everything_in_it():
-    sent = send(random.Random(1), 2000, apart_s=4.0, judges=3, aggregation="last")
+    sent = judged(random.Random(1), 2000, apart_s=4.0, judges=3, aggregation="last")
     first = {}
     for place, event in enumerate(sent.events):
         first.setdefault((type(event), event.event_id), place)
-    judged = [event for event in sent.events if isinstance(event, Feedback)]
+    feedbacks = [event for event in sent.events if isinstance(event, Feedback)]
     early = sum(first[Feedback, e] < first[Decision, e] for t, e in first if t is Feedback)
     assert 0.15 < early / sum(kind is Feedback for kind, _ in first) < 0.5
-    assert 0.02 < sent.set_aside["late"] / len(judged) < 0.08
+    assert 0.02 < sent.set_aside["late"] / len(feedbacks) < 0.08
     assert set(sent.set_aside) == {
         "duplicate", "late", "forged_app", "unknown_metric", "forged_value",
     }  # fmt: skip
@@ -237,8 +141,8 @@ def chains(draw: st.DrawFn, *, named: bool) -> tuple[str, list[Event], float, li
     ]
     last = {"model": models[-1], "cost_usd": costs[-1], "attempt": len(models), "latency_s": 3.0}
     if draw(st.booleans()):
-        judged = models[-1] if named else ""
-        events += [completion(ts=5.0, **last), feedback(ts=6.0, value=0.75, model=judged)]
+        about = models[-1] if named else ""
+        events += [completion(ts=5.0, **last), feedback(ts=6.0, value=0.75, model=about)]
     else:
         events.append(ErrorOutcome(event_id="d", ts=5.0, reason="timeout", **last))
     shown = draw(st.integers(0, len(reasons)))  # attempts that were delivered before the user asked

@@ -17,6 +17,8 @@ from support.streams import completion, decision, feedback
 
 from bandit_router.adapters.kafka.client import Connection
 from bandit_router.adapters.kafka.dead_letters import encode_dead, set_aside
+from bandit_router.adapters.kafka.sender import Sender
+from bandit_router.adapters.outbox import Outgoing
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.bootstrap import make_connection
 from bandit_router.cli.app import app, run
@@ -341,6 +343,21 @@ def test_replay_sends_what_is_valid_now_back_once(cli, topics):
     assert arrived[0]["key"] == "default"
     listed = as_json(cli, "dlq", "--config", config)
     assert (listed["total"], listed["replayed"]) == (5, 2)
+
+
+def test_a_forged_event_is_sent_only_when_it_is_asked_for(cli, topics):
+    connection, config = topics
+    forged = encode(feedback("d1", 3.5, app="other", feedback_id="forged"))
+    letter = set_aside(
+        "forged_app", forged, topic=connection.topic("outcomes"), partition=0, offset=77, ts=9.0
+    )
+    with Sender(connection) as sender:
+        sender.send([Outgoing("dead_letters", "default", *encode_dead(letter))])
+    assert as_json(cli, "replay", "--config", config)["sent"] == 1
+    assert as_json(cli, "replay", "--config", config, "--reason", "forged_app")["sent"] == 1
+    code, out, _ = cli("events", "tail", "--json", "--app", "other", "--config", config)
+    arrived = [json.loads(line).get("event") for line in out.splitlines()]
+    assert (code, json.loads(forged) in arrived) == (0, True)
 
 
 def test_replay_of_a_file_reaches_the_topics_once(cli, topics, tmp_path):

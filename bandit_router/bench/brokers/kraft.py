@@ -159,6 +159,16 @@ class KafkaCluster:
             (found,) = admin.describe_topics([topic])
         return {p["partition_index"]: p["leader_id"] for p in found["partitions"]}[partition]
 
+    def delete_records(self, topic: str, partition: int) -> None:
+        """Remove everything that a partition has now, as retention does."""
+        from kafka import TopicPartition
+        from kafka.admin import KafkaAdminClient
+
+        connection = Connection(bootstrap_servers=tuple(self.bootstrap.split(",")))
+        admin = open_client(KafkaAdminClient, connection.admin_options())
+        with contextlib.closing(admin):
+            admin.delete_records({TopicPartition(topic, partition): -1})
+
     def __enter__(self) -> Self:
         try:
             self.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from typing import get_args
 
 from bandit_router.bench.brokers import Mode
@@ -12,6 +13,7 @@ from bandit_router.bench.chaos.finding import Finding
 from bandit_router.bench.chaos.judging import judge, settle
 from bandit_router.bench.chaos.kills import RATE, wait_for_progress
 from bandit_router.bench.chaos.rig import Rig
+from bandit_router.bench.chaos.undisturbed import void_records
 from bandit_router.bench.chaos.verify import progress
 
 FAULTS = tuple(mode for mode in get_args(Mode) if mode != "pass")
@@ -25,16 +27,27 @@ _WHAT = {
 }
 
 
-def bad_network(rig: Rig, mode: Mode, *, times: int, lasting_s: float, seed: int = 4) -> Finding:
-    """The network between broker and everybody fails so many times, each time so long."""
+def bad_network(
+    rig: Rig,
+    modes: Sequence[Mode],
+    *,
+    times: int,
+    lasting_s: float,
+    session_timeout_s: float = 6.0,
+    seed: int = 4,
+) -> Finding:
+    """The network between broker and everybody fails in these ways, each so many times and long."""
     started = time.monotonic()
-    with rig.broker(own=True, proxied=True) as broker, rig.site(broker) as site:
+    with (
+        rig.broker(own=True, proxied=True) as broker,
+        rig.site(broker, session_timeout_s=session_timeout_s) as site,
+    ):
         router, learner = site.router(rate=RATE), site.learner()
         router.start()
         learner.start()
         rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
         spans = []
-        for _ in range(times):
+        for mode in [*modes] * times:
             router.wait_serving(router.served() + rng.randrange(10, 100))
             wait_for_progress(learner, 1)
             broker.proxy.mode = mode
@@ -52,8 +65,8 @@ def bad_network(rig: Rig, mode: Mode, *, times: int, lasting_s: float, seed: int
         return judge(
             site,
             broker,
-            f"{_WHAT[mode]} for {lasting_s:g} s",
-            injected=times,
+            f"{', '.join(_WHAT[mode] for mode in modes)} for {lasting_s:g} s",
+            injected=times * len(modes),
             started=started,
             note=f"slowest decision meanwhile {slowest_ms:.0f} ms",
         )
@@ -113,5 +126,6 @@ def halted_learner(rig: Rig, *, times: int, session_timeout_s: float) -> Finding
             f"learner halted (SIGSTOP) beyond its session of {session_timeout_s:g} s",
             injected=times,
             started=started,
-            note=f"another had taken over after {max(took):.1f} s at most; the zombie was fenced",
+            note=f"another had taken over after {max(took):.1f} s at most; "
+            f"{void_records(site)} records of the order journal are void",
         )

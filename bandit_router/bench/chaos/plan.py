@@ -71,7 +71,7 @@ def _killed(victim: str) -> Callable[[Rig, Size], Finding]:
 
 def _network(mode: network.Mode) -> Callable[[Rig, Size], Finding]:
     return lambda rig, size: network.bad_network(
-        rig, mode, times=size.times, lasting_s=size.network_s
+        rig, (mode,), times=size.times, lasting_s=size.network_s
     )
 
 
@@ -110,14 +110,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario("backlog", BOTH, lambda rig, size: storage.backlog(rig, events=size.backlog)),
     Scenario(
-        "locked-outbox",
+        "locked-files",
         (TANSU,),
-        lambda rig, size: storage.locked_outbox(rig, times=1, lasting_s=size.locked_s),
-    ),
-    Scenario(
-        "locked-store",
-        (TANSU,),
-        lambda rig, size: storage.locked_store(rig, times=1, lasting_s=size.locked_s),
+        lambda rig, size: storage.locked_files(rig, times=1, lasting_s=size.locked_s),
     ),
     Scenario("full-outbox", (TANSU,), lambda rig, _: storage.full_disk(rig, where="outbox")),
     Scenario("full-store", (TANSU,), lambda rig, _: storage.full_disk(rig, where="store")),

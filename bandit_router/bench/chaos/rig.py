@@ -70,6 +70,11 @@ class Running:
     process: Tansu | KafkaCluster | None = None
     proxy: FaultProxy | None = None
 
+    @property
+    def nodes(self) -> int:
+        """How many brokers there are."""
+        return self.bootstrap.count(",") + 1
+
 
 class NotHere(Exception):  # noqa: N818 - no error: the scenario says why it is skipped
     """A scenario cannot be run on this broker or machine; the message says why."""
@@ -102,10 +107,11 @@ class Rig:
         Raises:
             NotHere: this rig has none like that.
         """
-        if self._running is not None and nodes == 1 and not proxied:
-            if own and self._running.process is None:
+        given = self._running
+        if given is not None and proxied <= (given.proxy is not None) and nodes <= given.nodes:
+            if own and given.process is None:
                 raise NotHere("the broker is not ours to kill")
-            yield self._running
+            yield given
         elif self.kind == OUTSIDE:
             raise NotHere("needs a broker of its own")
         elif self.kind == TANSU:

@@ -62,8 +62,11 @@ def backlog(rig: Rig, *, events: int, seed: int = 6) -> Finding:
         return replace(finding, seconds=learned_s)
 
 
-def locked_outbox(rig: Rig, *, times: int, lasting_s: float) -> Finding:
-    """Somebody else holds the write lock of the outbox: the safe model serves, nothing waits."""
+def locked_files(rig: Rig, *, times: int, lasting_s: float) -> Finding:
+    """Somebody else holds the write lock of the outbox, then that of the learner's store.
+
+    While the outbox is locked the safe model serves, and no request waits for long.
+    """
     started = time.monotonic()
     with rig.broker() as broker, rig.site(broker) as site:
         router, learner = site.router(rate=RATE), site.learner()
@@ -77,6 +80,10 @@ def locked_outbox(rig: Rig, *, times: int, lasting_s: float) -> Finding:
                 _pass(lasting_s)
                 meanwhile += router.unlogged() - before
                 spans.append((begun, time.monotonic()))
+            wait_for_progress(learner, 20)
+            (store,) = learner.stores
+            with locked(store):
+                _pass(lasting_s)
         router.wait_serving(router.served() + 20)
         router.stop()
         settle(site)
@@ -84,36 +91,12 @@ def locked_outbox(rig: Rig, *, times: int, lasting_s: float) -> Finding:
         return judge(
             site,
             broker,
-            f"outbox locked for {lasting_s:g} s",
-            injected=times,
+            f"outbox locked for {lasting_s:g} s, then the learner's store",
+            injected=2 * times,
             started=started,
             note=f"{meanwhile} requests served meanwhile, unlogged and not learned; the slowest "
             f"took {slowest_ms:.0f} ms",
             wrong=() if meanwhile else ("no request was served meanwhile",),
-        )
-
-
-def locked_store(rig: Rig, *, times: int, lasting_s: float) -> Finding:
-    """Somebody else holds the write lock of the learner's store."""
-    started = time.monotonic()
-    with rig.broker() as broker, rig.site(broker) as site:
-        router, learner = site.router(rate=RATE), site.learner()
-        router.start()
-        learner.start()
-        for _ in range(times):
-            wait_for_progress(learner, 20)
-            (store,) = learner.stores
-            with locked(store):
-                _pass(lasting_s)
-            wait_for_progress(learner, 20)
-        router.stop()
-        settle(site)
-        return judge(
-            site,
-            broker,
-            f"learner's store locked for {lasting_s:g} s",
-            injected=times,
-            started=started,
         )
 
 

@@ -55,6 +55,16 @@ def follow(site: Site, folder: Path) -> dict[str, Path]:
     return found
 
 
+def void_records(site: Site) -> int:
+    """How many records of the order journal do not count: a zombie's, or an overtaken claim."""
+    void = 0
+    for (topic, _), records in _read_all(site).items():
+        chain = Chain()
+        if topic == ORDER:
+            void += sum(not chain.take(_entry(record)) for record in records)
+    return void
+
+
 def _read_all(site: Site) -> Lists:
     lists: Lists = defaultdict(list)
     with Inspector(make_connection(site.settings.events)) as inspector:

@@ -69,6 +69,21 @@ def test_a_broker_that_is_killed_and_comes_back_empty_gets_all_that_it_had_not_a
         wait_until(lambda: outbox.backlog().events == 0, 10, "all are acknowledged")
 
 
+@pytest.mark.kafka
+def test_a_kafka_that_is_killed_and_comes_back_has_everything(kafka, outbox):
+    connection = kafka.with_topics(timeout_s=1.0)
+    with Relay(outbox.path, connection, limits=HASTY) as relay:
+        last = put_for(outbox, 0, 0.5)
+        wait_until(lambda: relay.status()["acknowledged"] > 0, 10, "it is connected")
+        kafka.process.kill()
+        last = put_for(outbox, last, 0.5)
+        wait_until(lambda: not relay.status()["connected"], 20, "it has noticed")
+        kafka.process.restart()
+        last = put_for(outbox, last, 0.2)
+        check(received(connection, all_of(range(last)), timeout_s=40), range(last), connection)
+        wait_until(lambda: outbox.backlog().events == 0, 20, "all are acknowledged")
+
+
 @pytest.mark.parametrize("mode", ["reset", "drop_responses", "black_hole", "delay"])
 def test_nothing_is_lost_on_a_bad_network_and_no_put_waits_for_it(proxied_broker, outbox, mode):
     broker, proxy = proxied_broker

@@ -48,6 +48,8 @@ KEPT_OF_DEAD = (900_000, 10_000, 0)
 _READ = 256
 _STATUS_S = 0.25
 _OUTBOX_RETRY_S = 0.25
+_STOP_S = 3.0
+_JOIN_S = 0.02
 
 _TRIM_REST = 100.0
 """Times as long as removing some sent records takes, nothing is removed: a put meets it rarely."""
@@ -135,6 +137,7 @@ class Relay:
         self._errors: Counter[str] = Counter()
         self._last_error = ""
         self._connected = False
+        self._connecting = False
         self._backlog: dict[str, Any] = {"events": 0, "bytes": 0, "oldest_s": 0.0}
         self._partitions: dict[str, int] = {}
 
@@ -158,12 +161,15 @@ class Relay:
     def close(self, *, drain_s: float = 5.0) -> None:
         """Stop, after the backlog is sent or ``drain_s`` seconds have passed.
 
-        Returns a little later at most, whatever Kafka does.
+        Without a connection it does not wait: what is in the outbox is sent by the next relay. An
+        attempt to connect that is under way ends by itself, in the background.
         """
         self._deadline = time.monotonic() + drain_s
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(drain_s + self._connection.timeout_s + 3.0)
+        while self._thread.is_alive() and (now := time.monotonic()) < self._deadline + _STOP_S:
+            if self._connecting and (self._failures > 0 or now >= self._deadline):
+                return
+            self._thread.join(_JOIN_S)
 
     def __enter__(self) -> Self:
         self.start()
@@ -214,7 +220,8 @@ class Relay:
     def _finished(self) -> bool:
         if not self._stopping.is_set():
             return False
-        return time.monotonic() >= self._deadline or self._backlog_gone()
+        lost = self._failures > 0 and not self._connected
+        return lost or time.monotonic() >= self._deadline or self._backlog_gone()
 
     def _backlog_gone(self) -> bool:
         return not self._in_flight and not self._outbox.read(self._confirmed, 1)
@@ -242,6 +249,7 @@ class Relay:
         if now < self._next_try:
             return False
         limits = self._limits
+        self._connecting = True
         try:
             self._producer = make_producer(
                 self._connection,
@@ -253,6 +261,8 @@ class Relay:
         except BanditRouterError as error:
             self._failed(error)
             return False
+        finally:
+            self._connecting = False
         self._counts["producers"] += 1
         return True
 

@@ -64,7 +64,7 @@ class RelayProcess:
         connection: Connection,
         *,
         limits: RelayLimits | None = None,
-        wait_s: float = 5.0,
+        wait_s: float = 3.0,
     ) -> None:
         self.path = Path(outbox_path)
         self._timeout_s = connection.timeout_s

@@ -192,8 +192,10 @@ class Follower:
             self._refuse(app.name, error.reason, str(error))
             return
         app.rank, app.learner = announcement.rank, announcement.learner
-        self._swap(app, served, begun)
-        self._store(app, announcement, snapshot)
+        try:
+            self._swap(app, served, begun)
+        finally:
+            self._store(app, announcement, snapshot)
 
     def _same_again(self, app: _App, served: Served, announcement: Announcement) -> None:
         """Another learner, or the same after a restart, stands by what is served already."""
@@ -266,7 +268,8 @@ def _check_rank(announcement: Announcement, known: tuple[int, int]) -> None:
     what = f"snapshot {announcement.snapshot_id} of epoch {announcement.epoch}"
     if announcement.epoch < known[0]:
         raise SnapshotError(
-            f"{what}, by {announcement.learner!r:.80}: there is an epoch {known[0]}",
+            f"{what}, by {announcement.learner!r:.80}: there was an epoch {known[0]} already; if "
+            "all was begun anew, remove the router's stored snapshots and start it again",
             reason="old_epoch",
         )
     raise SnapshotError(f"{what} is older than row {known[1]}", reason="old_state")

@@ -536,6 +536,17 @@ def test_every_swap_is_told_after_it_is_done(reader, good, better, tmp_path):
         assert again == [APP]
 
 
+def test_it_outlives_a_caller_that_fails_when_it_is_told(reader, good, better, tmp_path):
+    def fail(_app, _served):
+        raise ValueError("a fault of the caller")
+
+    with following(reader, tmp_path, on_swap=fail) as one:
+        reader.give(announced(good))
+        swapped(one, good)
+        reader.give(announced(better))
+        swapped(one, better)
+
+
 def test_what_is_served_names_its_snapshot(reader, follower, good):
     reader.give(announced(good))
     served = swapped(follower, good)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.brokers import Broker
-from support.published import APP, KEY, records, snapshot
+from support.published import APP, KEY, recipe, records, snapshot
 
 from bandit_router.adapters.kafka.assembly import Announced, chunk_key
 from bandit_router.adapters.kafka.client import SNAPSHOTS, Connection
@@ -20,6 +20,7 @@ from bandit_router.adapters.kafka.snapshots import (
     SnapshotReader,
     last_published,
 )
+from bandit_router.bench.brokers import FaultProxy
 from bandit_router.errors import TransportError
 from bandit_router.snapshot import Snapshot
 from bandit_router.streaming.following import Follower
@@ -157,7 +158,9 @@ def test_several_apps_are_followed_each_by_itself(any_broker: Broker):
     }
 
 
-def test_a_follower_swaps_within_five_seconds_of_a_publication(any_broker: Broker, tmp_path, old, new):
+def test_a_follower_swaps_within_five_seconds_of_a_publication(
+    any_broker: Broker, tmp_path, old, new
+):
     connection = any_broker.with_topics()
     with (
         following(connection, tmp_path) as follower,
@@ -173,10 +176,10 @@ def test_a_follower_swaps_within_five_seconds_of_a_publication(any_broker: Broke
         assert follower.status()["connected"]
 
 
-def following(connection: Connection, folder: Path) -> Follower:
-    from support.published import recipe
-
-    return Follower(SnapshotReader(connection, [APP], key=KEY), {APP: recipe()}, folder, key=KEY)
+def following(connection: Connection, folder: Path, **options) -> Follower:
+    return Follower(
+        SnapshotReader(connection, [APP], key=KEY, **options), {APP: recipe()}, folder, key=KEY
+    )
 
 
 def serves(follower: Follower, of: Snapshot) -> None:
@@ -211,6 +214,25 @@ def test_a_follower_started_before_its_broker_finds_it(own_broker: Broker, tmp_p
         publish(connection, old)
         serves(follower, old)
         assert follower.status()["connected"]
+
+
+# kafka-python leaves a socket that is reset while it connects to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.parametrize("mode", ["black_hole", "drop_responses", "reset"])
+def test_a_network_that_fails_is_noticed_and_followed_again_once_it_works(
+    proxied_broker: tuple[Broker, FaultProxy], tmp_path, old, new, mode
+):
+    broker, proxy = proxied_broker
+    connection = broker.with_topics(timeout_s=1.0)
+    publish(connection, old)
+    with following(connection, tmp_path, silent_s=1.5) as follower:
+        serves(follower, old)
+        proxy.mode = mode
+        wait_for(lambda: not follower.status()["connected"], "it seems connected")
+        assert follower.served(APP).snapshot_id == old.id
+        proxy.mode = "pass"
+        publish(connection, new)
+        serves(follower, new)
 
 
 def test_publishing_to_nobody_says_so_and_works_once_somebody_is_there(own_broker: Broker, old):

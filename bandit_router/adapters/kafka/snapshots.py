@@ -172,6 +172,8 @@ class SnapshotReader:
         apps: whose snapshots.
         key: what announcements must be signed with; None takes unsigned ones too.
         max_bytes: of a container; larger ones are refused before anything of them is decoded.
+        silent_s: after so many seconds without any answer the connection is made anew: kafka-python
+            itself waits on in silence.
 
     ``counts`` are those of :class:`~bandit_router.adapters.kafka.assembly.Assembly`, and
     ``rewound``: how often a partition was read from the start again.
@@ -184,8 +186,9 @@ class SnapshotReader:
         *,
         key: bytes | None = None,
         max_bytes: int = MAX_PUBLISHED_BYTES,
+        silent_s: float = 15.0,
     ) -> None:
-        self._connection = connection
+        self._connection, self._silent_s = connection, silent_s
         self._assembly = Assembly(apps, key=key, max_bytes=max_bytes)
         self.counts = self._assembly.counts
         self._apps: dict[int, list[str]] = {}
@@ -193,6 +196,7 @@ class SnapshotReader:
             self._apps.setdefault(connection.partition_of(app), []).append(app)
         self._consumer: KafkaConsumer | None = None
         self._topic_id: UUID | None = None
+        self._answered = 0.0
 
     def poll(self, timeout_s: float) -> list[Announced | Refused]:
         """What is new: of each app at most its newest whole snapshot, and every refusal.
@@ -210,6 +214,7 @@ class SnapshotReader:
                 consumer = self._consumer = self._consumer or self._made()
                 records = consumer.poll(timeout_ms=int(timeout_s * 1000))
                 self._rewind(consumer)
+                self._check_answers()
         except TransportError:
             self.close()
             raise
@@ -253,6 +258,18 @@ class SnapshotReader:
         end = consumer.highwater(partition)
         return end is not None and end == consumer.position(partition, timeout_ms=_POSITION_MS)
 
+    def _check_answers(self) -> None:
+        silent_s = time.monotonic() - self._answered
+        if silent_s > self._silent_s:
+            raise TransportError(
+                f"Kafka at {', '.join(self._connection.bootstrap_servers)}: no answer for "
+                f"{silent_s:.0f} s"
+            )
+
+    def _hear(self, _: object) -> None:
+        """The brokers have answered; called for each answer to the regular question for topics."""
+        self._answered = time.monotonic()
+
     def _rewind(self, consumer: KafkaConsumer) -> None:
         """Start over where the brokers have another log than the one that was read.
 
@@ -281,9 +298,12 @@ class SnapshotReader:
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_bytes=4 * _FETCH_BYTES,
-            metadata_max_age_ms=10_000,
+            metadata_max_age_ms=int(self._silent_s * 1000 / 3),
+            request_timeout_ms=int(self._silent_s * 1000),
         )
         consumer = open_client(KafkaConsumer, options)
+        self._hear(None)
+        consumer._cluster.add_listener(self._hear)  # noqa: SLF001 - no public way leads there
         topic = self._connection.topic(SNAPSHOTS)
         partitions = [TopicPartition(topic, number) for number in self._apps]
         consumer.assign(partitions)

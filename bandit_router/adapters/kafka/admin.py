@@ -22,7 +22,7 @@ from bandit_router.adapters.kafka.client import (
     Connection,
     translated,
 )
-from bandit_router.adapters.kafka.diagnosis import why_unusable
+from bandit_router.adapters.kafka.diagnosis import Cause, why_unusable
 from bandit_router.adapters.kafka.opening import open_client
 from bandit_router.errors import TransportError
 
@@ -155,21 +155,27 @@ def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
     from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaConfigurationError, KafkaError
 
+    cause = why_unusable(connection)
+    if cause is not None and cause.certain:
+        raise _unusable(cause)
     try:
         admin = open_client(KafkaAdminClient, connection.admin_options())
     except KafkaConfigurationError:
         raise
     except KafkaError as error:
-        cause = why_unusable(connection)
         if cause is None:
             raise
-        failure = TransportError(f"Kafka at {cause.problem}; {cause.mend}")
-        failure.retriable = cause.retriable
-        raise failure from error
+        raise _unusable(cause) from error
     try:
         yield admin
     finally:
         admin.close()
+
+
+def _unusable(cause: Cause) -> TransportError:
+    failure = TransportError(f"Kafka at {cause.problem}; {cause.mend}")
+    failure.retriable = cause.retriable
+    return failure
 
 
 def _create(

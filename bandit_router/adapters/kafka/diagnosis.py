@@ -1,7 +1,8 @@
 """Why no broker can be used: one connection by hand, step by step, and the first step that fails.
 
 kafka-python tries again until its time is up and then says that it could not bootstrap, whatever
-the reason: a refused password, an untrusted certificate, a port that speaks TLS.
+the reason: a refused password, an untrusted certificate, a port that speaks TLS. It also leaves the
+sockets of such attempts open, so it is better not asked.
 """
 
 from __future__ import annotations
@@ -23,19 +24,29 @@ _DEFAULT_PORT = 9092
 
 
 class Cause(NamedTuple):
-    """Why a broker cannot be used: the problem, with its address, and the mend."""
+    """Why a broker cannot be used.
+
+    Attributes:
+        problem: what is wrong, with the broker's address.
+        mend: what to do about it.
+        retriable: True when it can go away by itself.
+        certain: False for a guess, which counts only when kafka-python fails too.
+    """
 
     problem: str
     mend: str
     retriable: bool = False
+    certain: bool = True
 
 
 class _FailedError(Exception):
     """A step found the cause."""
 
-    def __init__(self, problem: str, mend: str, *, retriable: bool = False) -> None:
+    def __init__(
+        self, problem: str, mend: str, *, retriable: bool = False, certain: bool = True
+    ) -> None:
         super().__init__(problem)
-        self.mend, self.retriable = mend, retriable
+        self.mend, self.retriable, self.certain = mend, retriable, certain
 
 
 def why_unusable(connection: Connection) -> Cause | None:
@@ -48,7 +59,8 @@ def why_unusable(connection: Connection) -> Cause | None:
         try:
             _try(server, connection.security, connection.timeout_s)
         except _FailedError as failure:
-            found = Cause(f"{server}: {failure}", failure.mend, failure.retriable)
+            problem = f"{server}: {failure}"
+            found = Cause(problem, failure.mend, failure.retriable, failure.certain)
             cause = cause if cause is not None and found.retriable else found
         else:
             return None
@@ -68,6 +80,7 @@ def _try(server: str, security: Mapping[str, Any], timeout_s: float) -> None:
             raise _FailedError(
                 "answers no greeting of Kafka's protocol" + ("" if tls else "; it may speak TLS"),
                 "check the address" if tls else "check the address and events.security_protocol",
+                certain=False,
             )
         if sasl:
             _log_in(wire, host, security)
@@ -76,6 +89,7 @@ def _try(server: str, security: Mapping[str, Any], timeout_s: float) -> None:
             raise _FailedError(
                 "closes the connection before a login",
                 f'set events.security_protocol = "{secured}", a mechanism, user and password',
+                certain=False,
             )
 
 
@@ -178,7 +192,11 @@ def _shake_hands(wire: socket.socket, mechanism: str) -> None:
 
 
 def _ask(wire: socket.socket, api: int, version: int, body: bytes = b"") -> bytes | None:
-    """The answer to one request without its header; None when the connection ends instead."""
+    """The answer to one request without its header; None when the connection ends instead.
+
+    Raises:
+        _FailedError: there is no answer in time, or it is in TLS.
+    """
     client = b"bandit-router"
     request = struct.pack(">hhih", api, version, 1, len(client)) + client + body
     try:
@@ -188,6 +206,9 @@ def _ask(wire: socket.socket, api: int, version: int, body: bytes = b"") -> byte
             raise _FailedError("speaks TLS", 'set events.security_protocol = "SSL" or "SASL_SSL"')
         (length,) = struct.unpack(">i", size)
         return _read(wire, length)[4:] if 4 <= length <= _MAX_ANSWER_BYTES else None
+    except TimeoutError as error:
+        mend = "see what the broker is busy with, or check events.bootstrap_servers"
+        raise _FailedError("accepts a connection and is silent", mend, retriable=True) from error
     except OSError:
         return None
 

@@ -128,17 +128,55 @@ def _vowpal(_: Settings) -> Iterator[Finding]:
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
-    path = settings.store.path
+    if settings.events.transport == "kafka":
+        return
+    yield _file("store", "store.path", settings.store.path)
+
+
+def _outbox(settings: Settings) -> Iterator[Finding]:
+    if settings.events.transport == "kafka":
+        yield _file("outbox", "events.outbox", settings.events.outbox)
+
+
+def _events(settings: Settings) -> Iterator[Finding]:
+    """Whether Kafka can be reached and has the topics. Without Kafka nothing is asked."""
+    chosen = settings.events
+    if chosen.transport != "kafka":
+        return
+    from bandit_router.adapters.kafka.admin import MISSING, describe
+    from bandit_router.bootstrap import make_connection
+
+    connection = make_connection(chosen)
+    start = time.perf_counter()
+    found = describe(
+        connection, replication=chosen.replication, retention_hours=chosen.retention_hours
+    )
+    took = f"{(time.perf_counter() - start) * 1000:.0f} ms"
+    where = ", ".join(connection.bootstrap_servers)
+    yield Finding("events", "ok", f"{found.brokers} brokers at {where}, asked in {took}")
+    missing = [topic for topic in found.topics if topic.state == MISSING]
+    if missing:
+        names = ", ".join(topic.topic for topic in missing)
+        yield Finding("events", "failed", f"topics are missing: {names}", missing[0].mend)
+    for topic in found.topics:
+        if topic.wrong and topic not in missing:
+            yield Finding("events", "failed", f"{topic.topic} {topic.problem}", topic.mend)
+    if not any(topic.wrong for topic in found.topics):
+        shape = f"{connection.partitions} partitions, {chosen.replication} replicas"
+        yield Finding("events", "ok", f"topics {connection.topic('*')}: {shape}")
+
+
+def _file(check: str, key: str, path: Path) -> Finding:
+    """Whether a database can be written."""
     problem = _unwritable(path)
     if problem:
-        mend = "set store.path to a file in a folder that exists and can be written"
-        yield Finding("store", "failed", f"{path}: {problem}", mend)
-    else:
-        yield Finding("store", "ok", f"{path}, {'writable' if path.exists() else 'will be made'}")
+        mend = f"set {key} to a file in a folder that exists and can be written"
+        return Finding(check, "failed", f"{path}: {problem}", mend)
+    return Finding(check, "ok", f"{path}, {'writable' if path.exists() else 'will be made'}")
 
 
 def _unwritable(path: Path) -> str:
-    """Why the store cannot be used, or an empty text. Changes nothing."""
+    """Why a database cannot be used, or an empty text. Changes nothing."""
     if not path.exists():
         folder = path.absolute().parent
         return "" if os.access(folder, os.W_OK) else f"no folder {folder} that can be written"
@@ -151,7 +189,16 @@ def _unwritable(path: Path) -> str:
     return ""
 
 
-PROBES: tuple[Probe, ...] = (_catalog, _encoder, _policy, _vowpal, _store, _snapshots)
+PROBES: tuple[Probe, ...] = (
+    _catalog,
+    _encoder,
+    _policy,
+    _vowpal,
+    _store,
+    _outbox,
+    _events,
+    _snapshots,
+)
 
 
 def _draw(console: Console, findings: list[Finding]) -> None:

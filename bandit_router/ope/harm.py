@@ -40,7 +40,7 @@ class HarmConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     harm_is: Literal["below", "above"]
     limit: float
-    alpha: float = 0.01
+    alpha: float = 0.005
     restart_every: int | None = None
     rewards: SequenceConfig = SequenceConfig(horizon=400.0)
 
@@ -78,6 +78,7 @@ class HarmMonitor:
         pmf: np.ndarray,
         contrast: np.ndarray,
         predicted: np.ndarray | None = None,
+        least: np.ndarray | None = None,
     ) -> bool:
         """Take rows, looking after each; whether the alarm is raised now.
 
@@ -91,6 +92,7 @@ class HarmMonitor:
             pmf,
             contrast,
             predicted,
+            least,
             size=size,
             lower=range_.lower,
             upper=range_.upper,

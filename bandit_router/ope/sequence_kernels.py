@@ -1,9 +1,9 @@
 # ruff: noqa: ANN001, ANN201 -- the compiler infers the types; the docstrings give the shapes
 """The arithmetic of the confidence sequences, compiled; the same bits interpreted.
 
-Rewards are scaled to [0, 1]. A row has a pmf h over K actions, a contrast g = d / h with signed
-masses d over the actions, and estimates v = sum_a d(a) r(a), of which one r(a) was seen. With a
-control c(a), predicted before the action was drawn,
+Rewards are scaled to [0, 1], that of action a to [floor(a), 1]. A row has a pmf h over K actions,
+signed masses d over them with weights g = d / h, and estimates v = sum_a d(a) r(a), of which one
+r(a) was seen. With a control c(a), predicted before the action was drawn,
 
     xi = g(A) (R - c(A)) + sum_a d(a) c(a)        has mean v, given the past and the query,
 
@@ -36,46 +36,44 @@ FLOOR = 0.9
 """Largest share of the wealth that one row may cost."""
 
 ROWS, TOTAL, SQUARES, LEAST, MOST, MASS = range(6)
-"""Places in ``sums``: rows; sums of xi, of xi squared, of the least and the most that v can be
-with rewards in [0, 1], and of the contrast's mass."""
+"""Places in ``sums``: rows; sums of xi, of xi squared, of the least and the most that v can be,
+and of the contrast's mass."""
 
 
 @njit(cache=True, nogil=True)
-def controls(pmf, contrast, base, residual, weight, control, sums):
+def controls(contrast, base, floor, residual, weight, control, sums):
     """Predict every action's reward into ``control``, add the row's known sums, return sum d c."""
     plain = 0.0
-    for a in range(pmf.shape[0]):
+    for a in range(contrast.shape[0]):
         value = base[a] + residual[a] / (weight[a] + 1.0)
-        control[a] = min(max(value, 0.0), 1.0)
+        control[a] = min(max(value, floor[a]), 1.0)
         mass = contrast[a]
         plain += mass * control[a]
         sums[MASS] += mass
-        if mass > 0.0:
-            sums[MOST] += mass
-        else:
-            sums[LEAST] += mass
+        sums[LEAST] += mass * floor[a] if mass > 0.0 else mass
+        sums[MOST] += mass if mass > 0.0 else mass * floor[a]
     sums[ROWS] += 1.0
     return plain
 
 
 @njit(cache=True, nogil=True)
-def reach_of(sign, pmf, contrast, control):
+def reach_of(sign, pmf, contrast, floor, control):
     """The most that any draw and any reward can take from xi - sum d c, on one side."""
     reach = 0.0
     for a in range(pmf.shape[0]):
         mass = sign * contrast[a]
         if mass > 0.0:
-            reach = max(reach, mass / pmf[a] * control[a])
+            reach = max(reach, mass / pmf[a] * (control[a] - floor[a]))
         elif mass < 0.0:
             reach = max(reach, -mass / pmf[a] * (1.0 - control[a]))
     return reach
 
 
 @njit(cache=True, nogil=True)
-def capped(ratio, control, cap):
+def capped(ratio, control, floor, cap):
     """The control of one action whose weight is ``ratio``, within the cap."""
     if ratio > 0.0:
-        return min(control, cap / ratio)
+        return min(control, floor + cap / ratio)
     if ratio < 0.0:
         return max(control, 1.0 + cap / ratio)
     return control
@@ -83,20 +81,21 @@ def capped(ratio, control, cap):
 
 @njit(cache=True, nogil=True)
 def push(
-    reward, action, pmf, contrast, base, bets, log_wealth, drift, sums, residual, weight, control
-):
-    """Take one row: reward in [0, 1]; pmf, contrast, base and the scratch ``control`` shape (K,).
+    reward, action, pmf, contrast, base, floor,
+    bets, log_wealth, drift, sums, residual, weight, control,
+):  # fmt: skip
+    """Take one row: reward in [floor, 1]; what is given per action, and ``control``, shape (K,).
 
     ``residual`` and ``weight``, shape (K,), learn by how much ``base`` is wrong for each action.
     """
-    plain = controls(pmf, contrast, base, residual, weight, control, sums)
+    plain = controls(contrast, base, floor, residual, weight, control, sums)
     ratio = contrast[action] / pmf[action]
     whole = plain + ratio * (reward - control[action])
     sums[TOTAL] += whole
     sums[SQUARES] += whole * whole
     for side in range(2):
         sign = 1.0 - 2.0 * side
-        reach = reach_of(sign, pmf, contrast, control)
+        reach = reach_of(sign, pmf, contrast, floor, control)
         for k in range(bets.shape[0]):
             room = 1.0 / bets[k]
             centre, predicted, expected = control[action], sign * plain, sign * plain
@@ -104,13 +103,13 @@ def push(
                 worst, expected = 0.0, 0.0
                 for a in range(pmf.shape[0]):
                     mass = sign * contrast[a]
-                    least = capped(mass / pmf[a], control[a], CAP * room) if mass != 0.0 else 0.0
+                    if mass == 0.0:
+                        continue
+                    own = mass / pmf[a]
+                    least = capped(own, control[a], floor[a], CAP * room)
                     expected += mass * least
-                    if mass > 0.0:
-                        worst = max(worst, mass / pmf[a] * least)
-                    elif mass < 0.0:
-                        worst = max(worst, -mass / pmf[a] * (1.0 - least))
-                centre = capped(sign * ratio, control[action], CAP * room)
+                    worst = max(worst, own * (least - floor[a]) if own > 0.0 else own * (least - 1))
+                centre = capped(sign * ratio, centre, floor[action], CAP * room)
                 predicted = min(predicted, expected + FLOOR * room - worst)
             gain = sign * ratio * (reward - centre) + expected - predicted
             log_wealth[side, k] += math.log1p(bets[k] * gain)
@@ -121,13 +120,14 @@ def push(
 
 @njit(cache=True, nogil=True)
 def push_many(
-    rewards, actions, pmf, contrast, base, bets, log_wealth, drift, sums, residual, weight
-):
+    rewards, actions, pmf, contrast, base, floor,
+    bets, log_wealth, drift, sums, residual, weight,
+):  # fmt: skip
     """:func:`push` row by row; arrays of shapes (n,), (n,) and (n, K)."""
     control = np.empty(pmf.shape[1])
     for t in range(rewards.shape[0]):
         push(
-            rewards[t], actions[t], pmf[t], contrast[t], base[t],
+            rewards[t], actions[t], pmf[t], contrast[t], base[t], floor[t],
             bets, log_wealth, drift, sums, residual, weight, control,
         )  # fmt: skip
 

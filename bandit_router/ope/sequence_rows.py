@@ -22,6 +22,7 @@ class Rows:
     pmf: np.ndarray
     contrast: np.ndarray
     base: np.ndarray
+    floor: np.ndarray
 
     @classmethod
     def checked(
@@ -31,6 +32,7 @@ class Rows:
         pmf: np.ndarray,
         contrast: np.ndarray,
         predicted: np.ndarray | None,
+        least: np.ndarray | None,
         *,
         size: int,
         lower: float,
@@ -58,15 +60,19 @@ class Rows:
         _refuse(own <= 0.0, "drawn action with propensity 0")
         masses = _table("contrast", contrast, shape)
         _refuse(((masses != 0.0) & (chances <= 0.0)).any(axis=1), _NO_SUPPORT)
-        if predicted is None:
-            base = np.full(shape, 0.5)
-        else:
-            base = (_table("predicted", predicted, shape) - lower) / (upper - lower)
-        return cls((given - lower) / (upper - lower), drawn, chances, masses, base)
+        span, floor, base = upper - lower, np.zeros(shape), np.full(shape, 0.5)
+        if predicted is not None:
+            base = (_table("predicted", predicted, shape) - lower) / span
+        if least is not None:
+            floor = (_table("least", least, shape) - lower) / span
+            _refuse(((floor < 0.0) | (floor > 1.0)).any(axis=1), "least reward outside the range")
+        scaled = (given - lower) / span
+        _refuse(scaled < floor[np.arange(len(drawn)), drawn], "reward below its action's least")
+        return cls(scaled, drawn, chances, masses, base, floor)
 
     def part(self, start: int, stop: int) -> Self:
         """Rows [start, stop)."""
-        arrays = (self.rewards, self.actions, self.pmf, self.contrast, self.base)
+        arrays = (self.rewards, self.actions, self.pmf, self.contrast, self.base, self.floor)
         return type(self)(*(array[start:stop] for array in arrays))
 
 

@@ -171,6 +171,7 @@ class ContrastSequence:
         pmf: np.ndarray,
         contrast: np.ndarray,
         predicted: np.ndarray | None = None,
+        least: np.ndarray | None = None,
     ) -> None:
         """Take n rows, in the order of their decisions. Row by row or all at once: the same bits.
 
@@ -183,6 +184,9 @@ class ContrastSequence:
             predicted: shape (n, K): each action's reward as predicted before it was drawn (any
                 number; the better, the narrower the bounds), or None. What the predictions are
                 wrong by on average, action by action, is learned and added.
+            least: shape (n, K) or (K,): the least reward that each action can have, where that is
+                known to be above ``config.lower``: what it can cost at most, say. With large
+                weights the bounds narrow by much when the cheap actions' range is known.
 
         Raises:
             InputError: a number is not finite or out of its range, a pmf does not sum to 1, or a
@@ -194,6 +198,7 @@ class ContrastSequence:
             pmf,
             contrast,
             predicted,
+            least,
             size=len(self._weight),
             lower=self.config.lower,
             upper=self.config.upper,
@@ -203,7 +208,7 @@ class ContrastSequence:
     def take(self, rows: Rows) -> None:
         """:meth:`update` with rows that were checked for this range and number of actions."""
         kernels.push_many(
-            rows.rewards, rows.actions, rows.pmf, rows.contrast, rows.base, self._bets,
+            rows.rewards, rows.actions, rows.pmf, rows.contrast, rows.base, rows.floor, self._bets,
             self._log_wealth, self._drift, self._sums, self._residual, self._weight,
         )  # fmt: skip
 

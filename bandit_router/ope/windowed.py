@@ -70,11 +70,12 @@ class WindowedSequence:
         pmf: np.ndarray,
         contrast: np.ndarray,
         predicted: np.ndarray | None = None,
+        least: np.ndarray | None = None,
     ) -> None:
         """See :meth:`ContrastSequence.update`; all rows are checked before any is taken."""
         low, high, size = self._config.lower, self._config.upper, self._actions
         rows = Rows.checked(
-            rewards, actions, pmf, contrast, predicted, size=size, lower=low, upper=high
+            rewards, actions, pmf, contrast, predicted, least, size=size, lower=low, upper=high
         )
         start, total = 0, len(rows.rewards)
         while start < total:

@@ -69,8 +69,7 @@ def _print_line(status: Mapping[str, Any]) -> None:
     parts += [f"fenced from {number}: {why}" for number, why in status["fenced"].items()]
     parts += [f"given up {app}: {why}" for app, why in status["failed"].items()]
     parts += [f"{what}: {why}" for what, why in status["problems"].items()]
-    missed = sum(app["missed"] for app in status["apps"].values())
-    if missed:
-        parts.append(f"{missed} records were gone before they were learned")
+    if status["missed"]:
+        parts.append(f"{status['missed']} records were gone before they were learned")
     parts += [f"{name}: {app['trouble']}" for name, app in status["apps"].items() if app["trouble"]]
     typer.echo("; ".join(parts), err=True)

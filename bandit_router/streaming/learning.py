@@ -302,7 +302,6 @@ class Learning:
                     "published_seq": app.published_seq,
                     "positions": dict(app.positions),
                     "open_decisions": app.loop.joiner.open_decisions,
-                    "missed": app.missed,
                     "trouble": app.trouble,
                 }
         return {
@@ -310,6 +309,10 @@ class Learning:
             "partitions": sorted(self._owned),
             "apps": apps,
             "waiting": sum(partition.waiting for partition in self._partitions.values()),
+            "missed": sum(
+                partition.missed + sum(app.missed for app in partition.apps.values())
+                for partition in self._partitions.values()
+            ),
             "fenced": {str(n): fenced.why for n, fenced in self._fenced.items()},
             "fences": self._fences,
             "failed": {k: v for p in self._partitions.values() for k, v in p.failed.items()},
@@ -387,9 +390,7 @@ class Learning:
         with ExitStack() as opened:
             apps = []
             for plan in self._plans[number]:
-                app = AppLearner.open(
-                    plan, lambda p=plan: self._published(p), learner=self.learner, step=self._step
-                )
+                app = self._opened(plan, number)
                 opened.callback(app.close)
                 apps.append(app)
             partition = PartitionLearner(
@@ -406,6 +407,27 @@ class Learning:
             opened.pop_all()
         self._partitions[number], self._tokens[number] = partition, token
         self._fenced.pop(number, None)
+
+    def _opened(self, plan: AppPlan, number: int) -> AppLearner:
+        """The app's learner where its store stopped; where the published snapshot did, when the
+        store is so old that Kafka no longer has what came after it.
+        """
+        app = self._open_store(plan)
+        at = app.positions["order"]
+        if at < 0 or next((o for o, _ in self._journal.read(number, at)), None) == at:
+            return app
+        published = self._published(plan)
+        if published is None or published.manifest.learn_seq <= app.learn_seq:
+            return app
+        app.close()
+        path = plan.store_path
+        path.rename(path.with_name(f"{path.name}.left-at-{app.learn_seq}"))
+        return self._open_store(plan)
+
+    def _open_store(self, plan: AppPlan) -> AppLearner:
+        return AppLearner.open(
+            plan, lambda: self._published(plan), learner=self.learner, step=self._step
+        )
 
     def _published(self, plan: AppPlan) -> Snapshot | None:
         """The app's newest published snapshot, or None when there is none that verifies."""

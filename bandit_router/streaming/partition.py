@@ -115,6 +115,11 @@ class PartitionLearner:
         stretches = self._stretches.values()
         return sum(len(s.buffer) + max((s.end or 0) - s.position, 0) for s in stretches)
 
+    @property
+    def missed(self) -> int:
+        """Records that Kafka had removed before this learner could read them."""
+        return sum(stretch.missed for stretch in self._stretches.values())
+
     def claim(self) -> None:
         """Take the partition over: write a claim, and find out what is to be done again.
 

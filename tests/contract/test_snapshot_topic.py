@@ -118,6 +118,19 @@ def test_the_chunks_of_a_larger_predecessor_are_deleted(any_broker: Broker, old,
     assert last_published(connection, [APP], key=KEY)[APP].data == new.data
 
 
+def test_one_publisher_deletes_no_more_than_what_it_left_itself(any_broker: Broker, old, new):
+    connection = any_broker.with_topics()
+    with SnapshotPublisher(connection, key=KEY, chunk_bytes=SMALL) as publisher:
+        publisher.publish(APP, new, epoch=1, learner="test")
+        before = sum(1 for _ in everything(connection))
+        publisher.publish(APP, old, epoch=1, learner="test")
+        left = list(everything(connection))[before:]
+        last = dict(everything(connection))
+    assert len(left) < 40  # chunks, announcement, a few deletions; not all there could be
+    there = {key for key, value in last.items() if value is not None}
+    assert {record[0] for record in records(old, chunk_bytes=SMALL, key=KEY)} == there
+
+
 def test_rubbish_on_the_topic_is_counted_and_stops_nobody(any_broker: Broker, old, new):
     connection = any_broker.with_topics()
     rubbish = [

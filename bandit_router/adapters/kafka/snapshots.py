@@ -61,7 +61,7 @@ class SnapshotPublisher:
         self._connection, self._key, self._timeout_s = connection, key, timeout_s
         self._chunk_bytes = min(chunk_bytes, CHUNK_BYTES)
         self._producer: KafkaProducer | None = None
-        self._chunks: dict[str, int] = {}
+        self._chunks: dict[tuple[str, int], int] = {}  # of an app under an epoch
 
     def publish(self, app: str, snapshot: Snapshot, *, epoch: int, learner: str) -> None:
         """Send a snapshot; when it returns, all in-sync replicas have it.
@@ -121,6 +121,9 @@ class SnapshotPublisher:
             key=self._key,
             chunk_bytes=self._chunk_bytes,
         )
+        # How many chunks another publisher left is not known: then all that may be are deleted.
+        there = self._chunks.get((app, epoch), MAX_CHUNKS)
+        self._chunks[app, epoch] = max(announcement.chunks, there)
         name = snapshot.id.encode()
         whole = [(ID_HEADER, name)]
         if announcement.chunks:
@@ -133,12 +136,10 @@ class SnapshotPublisher:
             )
         else:
             whole.append((CONTAINER_HEADER, pieces[0]))
-        # How many chunks another publisher left is not known: then all that may be are deleted.
-        stale = range(announcement.chunks, self._chunks.get(app, MAX_CHUNKS))
-        self._chunks[app] = max(announcement.chunks, self._chunks.get(app, MAX_CHUNKS))
         self._send(app, [(app.encode(), encode(announcement), whole)])
+        stale = range(announcement.chunks, there)
         self._send(app, [(chunk_key(app, i), None, []) for i in stale])
-        self._chunks[app] = announcement.chunks
+        self._chunks[app, epoch] = announcement.chunks
 
     def _send(
         self, app: str, records: list[tuple[bytes, bytes | None, list[tuple[str, bytes]]]]

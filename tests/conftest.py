@@ -157,6 +157,17 @@ def shared_kafka3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaClu
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def shared_proxied_kafka(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[KafkaCluster, FaultProxy]]:
+    cluster = KafkaCluster(tmp_path_factory.mktemp("proxied"))
+    with FaultProxy(cluster.ports[1]) as proxy:
+        cluster.advertised = {1: proxy.port}
+        with cluster:
+            yield cluster, proxy
+
+
 @pytest.fixture
 def broker(request: pytest.FixtureRequest, shared_tansu: Tansu) -> Broker:
     """Tansu, which other tests use too: do not kill it."""
@@ -192,6 +203,17 @@ def kafka(request: pytest.FixtureRequest, shared_kafka: KafkaCluster) -> Iterato
 def kafka3(request: pytest.FixtureRequest, shared_kafka3: KafkaCluster) -> Iterator[Broker]:
     """Apache Kafka, three nodes; for tests marked ``kafka``. What is killed is mended after."""
     yield from lent(request, shared_kafka3)
+
+
+@pytest.fixture
+def proxied_kafka(
+    request: pytest.FixtureRequest, shared_proxied_kafka: tuple[KafkaCluster, FaultProxy]
+) -> Iterator[tuple[Broker, FaultProxy]]:
+    """Apache Kafka, one node behind a proxy that passes again afterwards; marked ``kafka``."""
+    cluster, proxy = shared_proxied_kafka
+    for broker in lent(request, cluster):
+        yield broker, proxy
+        proxy.mode = "pass"
 
 
 @pytest.fixture(params=["tansu", pytest.param("kafka", marks=pytest.mark.kafka)])

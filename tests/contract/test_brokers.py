@@ -177,6 +177,21 @@ class TestProxy:
 
 
 @pytest.mark.kafka
+def test_kafka_knows_the_offset_of_what_is_sent_again(proxied_kafka):
+    """Tansu knows that it has the record, too, but tells -1 instead of where."""
+    broker, proxy = proxied_kafka
+    connection = broker.with_topics()
+    with contextlib.closing(producer(connection)) as sender:
+        sender.send(connection.topic(ORDER), b"0", partition=0).get(10)
+        proxy.mode = "drop_responses"
+        waiting = sender.send(connection.topic(ORDER), b"1", partition=0)
+        wait_until(lambda: proxy.dropped_bytes > 0, 10, "an answer is dropped")
+        proxy.mode = "pass"
+        assert waiting.get(20).offset == 1
+    assert read(connection, ORDER, 2) == [b"0", b"1"]
+
+
+@pytest.mark.kafka
 def test_a_killed_kafka_has_what_it_acknowledged(kafka):
     connection = kafka.with_topics()
     with contextlib.closing(producer(connection)) as sender:

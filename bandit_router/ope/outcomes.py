@@ -9,7 +9,7 @@ bit, in whatever chunks they are read.
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal, Self
 
 import numpy as np
@@ -74,7 +74,7 @@ class OutcomeSums:
         self._moment.add(x * outcome[:, None], place)
         order = np.argsort(place, kind="stable")
         starts = np.flatnonzero(np.diff(place[order], prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        for start, end in pairwise([*starts.tolist(), len(order)]):
             some = x[order[start:end]]
             fold, model = divmod(int(place[order[start]]), self._k)
             self._gram[fold, model] += some.T @ some

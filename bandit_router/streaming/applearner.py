@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import msgspec
+
 from bandit_router.adapters.kafka.client import CHANGES, SOURCES
 from bandit_router.adapters.outbox import Outgoing
 from bandit_router.adapters.sqlite_stream import Arrival, StreamStore
@@ -39,6 +41,9 @@ BEGINNING = {**dict.fromkeys(SOURCES, 0), "order": -1}
 
 EPOCH = "epoch"
 """The key under which a store remembers the epoch under which it was last written."""
+
+TOPICS = "topics"
+"""The key under which a store remembers the ids of the topics that its positions are of."""
 
 IDLE_BATCHES = 200
 """After so many batches without a record of the app its positions are stored all the same."""
@@ -209,9 +214,15 @@ class AppLearner:
         """The epoch under which the store was last written; 0 when never."""
         return int(self.store.get_meta(EPOCH) or 0)
 
-    def claimed(self, epoch: int) -> None:
-        """Remember under which epoch the store is written from now on."""
+    @property
+    def topics(self) -> dict[str, str]:
+        """The ids of the topics that the positions are of, by short name; empty when unknown."""
+        return msgspec.json.decode(self.store.get_meta(TOPICS) or "{}", type=dict[str, str])
+
+    def claimed(self, epoch: int, topics: Mapping[str, str]) -> None:
+        """Remember under which epoch the store is written from now on, and from which topics."""
         self.store.set_meta(EPOCH, str(epoch))
+        self.store.set_meta(TOPICS, msgspec.json.encode(dict(topics)).decode())
 
     def has(self, order: int, upto: Mapping[str, int]) -> bool:
         """Whether the journal's batch at ``order``, up to these offsets, has been learned."""

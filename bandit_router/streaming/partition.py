@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from bandit_router.adapters.kafka.client import DEAD_LETTERS, SOURCES, Connection
+from bandit_router.adapters.kafka.client import DEAD_LETTERS, ORDER, SOURCES, Connection
 from bandit_router.adapters.kafka.dead_letters import encode_dead, set_aside
 from bandit_router.adapters.kafka.fetcher import Fetcher, Record
 from bandit_router.adapters.kafka.journal import Chain, Entry, Journal
@@ -96,6 +96,8 @@ class PartitionLearner:
         self._next = 0
         self._todo: deque[tuple[int, Entry]] = deque()
         self._front: dict[str, int] = {}
+        self._topics: dict[str, str] = {}
+        self._lost: list[str] = []
         self._taken: tuple[int, dict[str, list[Item]]] | None = None
         self._moved_at = time.monotonic()
 
@@ -127,16 +129,22 @@ class PartitionLearner:
             TransportError: the journal cannot be read or written, or others claim all the time.
             StorageError: a store cannot be written to.
         """
+        topics = {**self._fetcher.identities(), ORDER: self._journal.identity()}
+        known = next(iter(self.apps.values())).topics
+        if _changed(known, topics, [ORDER]):
+            self._begin_again()
+        self._chain, self._todo, self._taken = Chain(), deque(), None
         low = min(app.positions["order"] for app in self.apps.values())
         at = max(low, 0)
         for offset, entry in self._journal.read(self.number, at):
             self._fold(offset, entry)
             at = offset + 1
+        known = self._chain.topics or known
         lowest = max(app.epoch for app in self.apps.values())
         for _ in range(_CLAIMS):
             epoch = max(self._chain.epoch, lowest) + 1
             self._step("claim")
-            mine = self._journal.append(self.number, Entry(epoch=epoch, claim=self._learner))
+            mine = self._journal.append(self.number, Entry(epoch=epoch, claim=self._learner, topics=topics))
             if mine < at:
                 at = self._begin_again()
             for offset, entry in self._journal.read(self.number, at, mine + 1):
@@ -148,7 +156,8 @@ class PartitionLearner:
             raise TransportError(f"partition {self.number}: others claim it again and again")
         self._next, self.epoch = at, epoch
         for app in self.apps.values():
-            app.claimed(epoch)
+            app.claimed(epoch, topics)
+        self._topics, self._lost = topics, _changed(known, topics, SOURCES)
         self._read_from_here()
 
     def follow(self) -> None:
@@ -172,6 +181,8 @@ class PartitionLearner:
             TransportError: the brokers cannot be reached.
             StorageError: a store cannot be written to.
         """
+        if self.epoch and _changed(self._topics, self._fetcher.identities(), SOURCES):
+            self.claim()  # topics were made anew
         if not self._todo and self.epoch:
             self._order()
         if not self._todo:
@@ -215,6 +226,7 @@ class PartitionLearner:
     def _order(self) -> None:
         """Put what has been read into an order, and write that down."""
         shrunk = [topic for topic, s in self._stretches.items() if s.shrunk is not None]
+        shrunk += [topic for topic in self._lost if topic not in shrunk]
         if shrunk:
             self._restart(shrunk)
             return
@@ -238,6 +250,7 @@ class PartitionLearner:
         start = self._front | dict.fromkeys(topics, 0)
         self.counts["topic_lost"] += len(topics)
         self._write(Entry(epoch=self.epoch, start=start, upto=start, restart=True))
+        self._lost = []
         for topic in topics:
             self._fetcher.restart(self.number, topic)
 
@@ -247,8 +260,7 @@ class PartitionLearner:
         if mine == self._next:
             self._fold(mine, entry)
         elif mine < self._next:
-            self._begin_again()
-            self.claim()
+            self.claim()  # the brokers have lost the journal
             return
         else:
             self._look(mine)
@@ -352,6 +364,13 @@ class PartitionLearner:
             key=record.key,
         )
         return Outgoing(DEAD_LETTERS, app, *encode_dead(dead))
+
+
+def _changed(
+    before: Mapping[str, str], now: Mapping[str, str], topics: Sequence[str]
+) -> list[str]:
+    """The topics that are known to have another id than they had."""
+    return [t for t in topics if before.get(t) and now.get(t) and before[t] != now[t]]
 
 
 def decoded(value: bytes | None) -> Event | DeadLetter:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from bandit_router.adapters.kafka.client import SOURCES, Connection, translated
+from bandit_router.adapters.kafka.journal import topic_id
 from bandit_router.adapters.kafka.opening import open_client
 
 if TYPE_CHECKING:
@@ -125,6 +126,20 @@ class Fetcher:
                 self._take(place, records)
             self._settle(consumer, polled)
         return sum(map(len, polled.values()))
+
+    def identities(self) -> dict[str, str]:
+        """The ids of the topics by short name, as far as the brokers tell them.
+
+        Raises:
+            TransportError: the cluster cannot be reached.
+        """
+        with translated("look at the topics", self._connection):
+            consumer = self._ready()
+            names = {topic: self._connection.topic(topic) for topic in SOURCES}
+            for name in names.values():
+                if not topic_id(consumer, name):
+                    consumer.partitions_for_topic(name)
+            return {topic: topic_id(consumer, name) for topic, name in names.items()}
 
     def close(self) -> None:
         """Give the connections back."""

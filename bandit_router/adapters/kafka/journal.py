@@ -38,12 +38,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         epoch: which claim it is, or under which claim it was written, >= 1.
         claim: who claims; "" in a batch.
+        topics: in a claim the ids of the topics that are read, by short name: a topic that was
+            made anew has another one, and its old offsets mean nothing.
         start, upto: per topic the first offset of the batch, and that after its last.
         restart: a topic has lost what was read of it, and begins again below where it was.
     """
 
     epoch: int
     claim: str = ""
+    topics: dict[str, str] = {}
     start: dict[str, int] = {}
     upto: dict[str, int] = {}
     restart: bool = False
@@ -60,10 +63,12 @@ class Chain:
     Attributes:
         epoch: of the claim in force; 0 before any.
         upto: per topic the offset after the last batch.
+        topics: the topics' ids, as of that claim.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
+        self.topics: dict[str, str] = {}
         self.upto: dict[str, int] = {}
 
     def take(self, entry: Entry | None) -> bool:
@@ -78,6 +83,8 @@ class Chain:
             return False
         if entry.claim:
             counts = entry.epoch > self.epoch
+            if counts:
+                self.topics = dict(entry.topics)
         else:
             counts = entry.restart or _reaches(entry.start, self.upto)
             if counts:
@@ -139,6 +146,18 @@ class Journal:
             self.close()
             raise
 
+    def identity(self) -> str:
+        """The id of the topic, another one when it was made anew; "" when the brokers tell none.
+
+        Raises:
+            TransportError: the cluster cannot be reached.
+        """
+        topic = self._connection.topic(ORDER)
+        with translated("look at the order journal", self._connection):
+            consumer = self._open()
+            consumer.partitions_for_topic(topic)
+            return topic_id(consumer, topic)
+
     def close(self) -> None:
         """Give the connections back."""
         consumer, self._consumer = self._consumer, None
@@ -184,6 +203,11 @@ class Journal:
             )
             self._consumer = open_client(KafkaConsumer, options)
         return self._consumer
+
+
+def topic_id(consumer: KafkaConsumer, topic: str) -> str:
+    """The id of a topic, as the last metadata told it; "" when they did not."""
+    return str(consumer._cluster.topic_id(topic) or "")  # noqa: SLF001 - no public way leads there
 
 
 def _entry(value: bytes | None) -> Entry | None:

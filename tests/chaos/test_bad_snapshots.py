@@ -39,8 +39,8 @@ from bandit_router.streaming import accepting
 from bandit_router.streaming.following import Follower, Served
 
 DEADLINE_S = 20.0
-TRUNCATED = int(os.environ.get("BANDIT_ROUTER_TEST_TRUNCATED", "250"))
-FLIPPED = int(os.environ.get("BANDIT_ROUTER_TEST_FLIPPED", "300"))
+TRUNCATED = int(os.environ.get("TRUNCATED_SNAPSHOTS_FOR_TESTS", "250"))
+FLIPPED = int(os.environ.get("FLIPPED_SNAPSHOTS_FOR_TESTS", "300"))
 
 
 @pytest.fixture(scope="module")

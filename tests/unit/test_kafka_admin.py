@@ -129,3 +129,9 @@ def test_no_broker_is_a_transport_error_within_the_timeout():
         with pytest.raises(TransportError, match=str(port)) as raised:
             ask(nowhere, **KEPT)
         assert raised.value.retriable
+
+
+def test_one_dead_server_among_the_bootstrap_servers_does_no_harm(broker):
+    dead = f"127.0.0.1:{free_port()}"
+    connection = broker.connection(bootstrap_servers=(dead, broker.bootstrap))
+    assert describe(connection, **KEPT).brokers == 1

@@ -92,7 +92,8 @@ def row_by_row(
     """What the package itself makes of rows, one at a time.
 
     Args:
-        name: ``ips``, ``snips`` (values), ``gaussian`` or ``cressieread`` (intervals).
+        name: ``ips``, ``snips`` (values), ``gaussian``, ``cressieread`` (intervals) or ``cs``
+            (a confidence sequence). The last three want outcomes in [0, 1].
         rows: (logged probability, outcome, target's probability) of each row.
 
     Raises:
@@ -101,7 +102,7 @@ def row_by_row(
     """
     if name in ("ips", "snips"):
         one = _module(f"estimators.bandits.{name}").Estimator()
-    elif name in ("gaussian", "cressieread"):
+    elif name in ("gaussian", "cressieread", "cs"):
         one = _module(f"estimators.bandits.{name}").Interval()
     else:
         raise InputError(f"vw-estimators has no estimator {name!r} that is compared with")

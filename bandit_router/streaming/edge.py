@@ -112,6 +112,7 @@ class Edge:
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, str] = OrderedDict()
         self._counts: Counter[str] = Counter()
+        self._unusable = 0
         self._alarm = ""
         self._companions: dict[str, Companion] = {}
         self._resources = ExitStack()
@@ -217,9 +218,10 @@ class Edge:
         """How it stands, for metrics and people.
 
         ``alarm``: why the safe model serves, or "". ``counts``: ``decisions`` logged, ``outcomes``
-        taken, ``refused_outcomes``, ``unlogged_decisions``, ``outcomes_of_unlogged``. ``outbox``:
-        the backlog in events and bytes, and the age of the oldest, seconds. ``apps``: for each the
-        snapshot it decides with, and for how long, seconds. ``relay`` and ``follower``: theirs.
+        taken, ``refused_outcomes``, ``unlogged_decisions``, ``outcomes_of_unlogged``, and
+        ``unusable_evaluations`` of a policy with a damaged state. ``outbox``: the backlog in events
+        and bytes, and the age of the oldest, seconds. ``apps``: for each the snapshot it decides
+        with, and for how long, seconds. ``relay`` and ``follower``: theirs.
         """
         names = (
             "decisions",
@@ -229,9 +231,15 @@ class Edge:
             "outcomes_of_unlogged",
         )
         now = time.monotonic()
+        unusable = self._unusable + sum(
+            serving.router.counts["unusable_evaluations"] for serving in self._serving.values()
+        )
         return {
             "alarm": self._alarm,
-            "counts": {name: self._counts[name] for name in names},
+            "counts": {
+                **{name: self._counts[name] for name in names},
+                "unusable_evaluations": unusable,
+            },
             "outbox": self._outbox_status(),
             "apps": {app: _status_of(serving, now) for app, serving in self._serving.items()},
             **{name: companion.status() for name, companion in self._companions.items()},
@@ -266,7 +274,10 @@ class Edge:
             safe_model=self._safe_model if self._safe_model in catalog else None,
             log_prompts=settings.app.log_prompts,
         )
+        before = self._serving.get(app)
         self._serving[app] = _Serving(router, snapshot_id, learn_seq, epoch, time.monotonic())
+        if before is not None:
+            self._unusable += before.router.counts["unusable_evaluations"]
 
     def _remember(self, event_id: str, app: str) -> None:
         self._recent[event_id] = app

@@ -227,6 +227,24 @@ def test_a_safe_model_that_was_removed_from_the_catalog_does_not_serve(tmp_path)
         assert router.decide(query(2)).action == "cheap"
 
 
+def test_a_state_without_an_answer_lets_the_safe_model_serve_and_is_counted(tmp_path, monkeypatch):
+    chosen = settings(tmp_path)
+    broken, mended = trained(chosen, 1), trained(chosen, 1)
+
+    def evaluate(*_):
+        raise DecisionError("damaged")
+
+    monkeypatch.setattr(broken.learner.policy, "evaluate", evaluate)
+    with edge(chosen) as router:
+        router.swap("shop", broken)
+        decision = router.decide(query(1))
+        assert (decision.action, decision.rules) == ("dear", ("unusable_evaluation",))
+        assert router.status()["counts"]["unusable_evaluations"] == 1
+        router.swap("shop", mended)
+        assert router.decide(query(2)).rules == ()
+        assert router.status()["counts"]["unusable_evaluations"] == 1
+
+
 def test_a_pin_stays_when_it_cannot_be_logged(tmp_path):
     with edge(settings(tmp_path, room=1)) as router:
         router.decide(query(1))

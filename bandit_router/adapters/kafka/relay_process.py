@@ -31,6 +31,7 @@ from bandit_router.errors import BanditRouterError, StorageError
 
 _STATUS_S = 0.5
 _START_S = 20.0
+_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _NICE = 10
 """A backlog is sent with what processor time the requests leave."""
@@ -91,7 +92,7 @@ class RelayProcess:
         Raises:
             StorageError: another relay has the outbox, or the child cannot open it.
         """
-        self._spawn()
+        self._child = self._spawned()
         self._watcher.start()
         if not self._heard.wait(_START_S):
             self._refused = f"{self.path}: the relay process did not start in {_START_S:g} s"
@@ -125,34 +126,45 @@ class RelayProcess:
         status = {**self._status, "restarts": self._restarts}
         return status if self.pid is not None else {**status, "running": False, "connected": False}
 
-    def _spawn(self) -> None:
+    def _spawned(self) -> subprocess.Popen[bytes]:
         root = str(Path(bandit_router.__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._child = subprocess.Popen(  # noqa: S603 - this very module
+        child = subprocess.Popen(  # noqa: S603 - this very module
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
-        _tell(self._child, self._setup + b"\n", end=False)
+        _tell(child, self._setup + b"\n", end=False)
+        return child
 
     def _watch(self) -> None:
         """Listen to the child; when it dies, start another after a pause."""
-        pause_s = 0.1
-        while True:
-            child = self._child
-            assert child is not None  # noqa: S101 - for the type checker
-            assert child.stdout is not None  # noqa: S101 - same
+        pause_s = _PAUSE_S
+        child = self._child
+        while child is not None:
+            assert child.stdout is not None  # noqa: S101 - for the type checker
             with child.stdout as lines:
                 if self._listen(lines):
-                    pause_s = 0.1
+                    pause_s = _PAUSE_S
             child.wait()
             _tell(child, b"")  # it is gone: this closes the pipe
-            if self._closing.wait(pause_s) or self._refused:
-                return
-            pause_s = min(pause_s * 2.0, _LONGEST_PAUSE_S)
-            self._restarts += 1
-            self._spawn()
+            child = None
+            while child is None and not (self._closing.wait(pause_s) or self._refused):
+                pause_s = min(pause_s * 2.0, _LONGEST_PAUSE_S)
+                child = self._another()
+
+    def _another(self) -> subprocess.Popen[bytes] | None:
+        """A new child, or None when there cannot be one now."""
+        self._restarts += 1
+        try:
+            child = self._child = self._spawned()
+        except OSError as error:  # out of processes or file descriptors
+            self._status = {**self._status, "last_error": f"no relay process: {error}"}
+            return None
+        if self._closing.is_set():  # meanwhile, and nobody else knows of this one
+            child.kill()
+        return child
 
     def _listen(self, lines: IO[bytes]) -> bool:
         """Take what a child says until it ends; whether it ever worked."""
@@ -163,6 +175,7 @@ class RelayProcess:
             except msgspec.DecodeError:
                 continue  # cut short by its death
             if told.refused:
+                self._status = {**self._status, "last_error": told.refused}
                 if not self._heard.is_set():
                     self._refused = told.refused  # the first one: whoever starts it is told
             else:

@@ -126,10 +126,25 @@ def last_position(path: Path) -> int:
 
         with SqliteStore.open(path, create=False, read_only=True) as store:
             return store.last_learn_seq()
-    last = 0
-    for last, _ in _lines(path, 0, None):  # noqa: B007
-        pass
-    return last
+    return _count_lines(path)
+
+
+def _count_lines(path: Path) -> int:
+    _require_file(path)
+    count, last = 0, b"\n"
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                count, last = count + chunk.count(b"\n"), chunk[-1:]
+    except OSError as error:
+        raise LogFormatError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    return count + (last != b"\n")
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "no such file"
+        raise LogFormatError(what, path=str(path))
 
 
 def _stored(path: Path, after: int, until: int | None) -> Iterator[tuple[int, bytes]]:
@@ -140,9 +155,7 @@ def _stored(path: Path, after: int, until: int | None) -> Iterator[tuple[int, by
 
 
 def _lines(path: Path, after: int, until: int | None) -> Iterator[tuple[int, bytes]]:
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "no such file"
-        raise LogFormatError(what, path=str(path))
+    _require_file(path)
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):

@@ -10,7 +10,7 @@ catalog are no interactions and stay behind.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -199,30 +199,58 @@ def _with_contexts(log: Logged, batch: Any, path: Path) -> Logged:
 def write_parquet(payloads: Iterable[tuple[int, bytes]], to: Path) -> int:
     """Write the interactions among encoded rows of a training log; returns how many.
 
-    All of them are in memory once, as numbers (about 300 bytes each).
+    All of them are in memory once.
     """
-    from arro3.core import Array, DataType, Table
-    from arro3.io import write_parquet as write
-
     vocabulary, rows = Vocabulary(), _Columns()
     for _, payload in payloads:
         row = decode_row(payload)
         if isinstance(row, Interaction):
             rows.add(row, vocabulary)
     pmf, dense = rows.arrays(len(vocabulary.models))
-    data = {name: Array(rows.texts[name], type=DataType.string()) for name in rows.texts}
-    data["learn"] = Array.from_numpy(np.array(rows.learn, dtype=bool))
-    for name, numbers in rows.numbers.items():
-        data[name] = Array.from_numpy(np.array(numbers, dtype=np.float64))
-    for k, model in enumerate(vocabulary.models):
-        data[_PMF + model] = Array.from_numpy(np.ascontiguousarray(pmf[:, k]))
-    for i in range(dense.shape[1]):
-        data[f"{_X}{i:03d}"] = Array.from_numpy(np.ascontiguousarray(dense[:, i]))
+    numbers = {name: np.array(values) for name, values in rows.numbers.items()}
+    write_columns(
+        to,
+        texts=rows.texts,
+        learn=np.array(rows.learn, dtype=bool),
+        numbers=numbers,
+        pmf=dict(zip(vocabulary.models, pmf.T, strict=True)),
+        dense=dense,
+    )
+    return len(rows.learn)
+
+
+def write_columns(
+    to: Path,
+    *,
+    texts: Mapping[str, Sequence[str]],
+    learn: np.ndarray,
+    numbers: Mapping[str, np.ndarray],
+    pmf: Mapping[str, np.ndarray],
+    dense: np.ndarray,
+) -> None:
+    """Write columns, all of the same length, under the names of the module's docstring.
+
+    Args:
+        pmf: by model.
+        dense: (n, d).
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from arro3.core import Array, DataType, Table
+    from arro3.io import write_parquet as write
+
+    data = {name: Array(list(cells), type=DataType.string()) for name, cells in texts.items()}
+    data["learn"] = Array.from_numpy(learn)
+    columns = {**numbers, **{_PMF + model: shares for model, shares in pmf.items()}}
+    for name, values in columns.items():
+        data[name] = Array.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+    for i, values in enumerate(dense.T):
+        data[f"{_X}{i:03d}"] = Array.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
     try:
         write(Table.from_pydict(data), str(to), compression="zstd(3)")
     except Exception as error:  # arro3 raises plain Exception
         raise InputError(f"{to} cannot be written: {error}") from error
-    return len(rows.learn)
 
 
 class _Columns:

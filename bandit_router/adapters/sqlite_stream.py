@@ -23,7 +23,7 @@ from bandit_router.adapters.sqlite import (
     record_of,
     store_positions,
 )
-from bandit_router.errors import FencedError, InputError
+from bandit_router.errors import FencedError, InputError, SnapshotError
 from bandit_router.events import Event
 from bandit_router.loop import DeadLetter
 from bandit_router.snapshot import Snapshot
@@ -102,6 +102,8 @@ class StreamStore(SqliteStore):
             SnapshotError: the snapshot does not say where in Kafka it was taken.
         """
         offsets = snapshot.manifest.offsets
+        if not set(SOURCE_NAMES) <= set(offsets):
+            raise SnapshotError(f"snapshot {snapshot.id} does not say where in Kafka it was taken")
         with self.transaction("plant a snapshot") as connection:
             if self.last_offset() or self.snapshot_ids():
                 raise InputError(f"{self.path} is not empty; a snapshot cannot be planted in it")

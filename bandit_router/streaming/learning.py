@@ -31,6 +31,7 @@ from bandit_router.errors import (
     FencedError,
     InputError,
     SnapshotError,
+    StorageError,
 )
 from bandit_router.live import configured_policy, recipe_of
 from bandit_router.snapshot import Snapshot, unpack
@@ -232,6 +233,8 @@ class Learning:
         self._pauses: dict[object, _Pause] = {}
         self._members_at = self._noted_at = self._busy_at = 0.0
         self._fences = 0
+        self._was_busy = False
+        self._failed: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -285,6 +288,7 @@ class Learning:
         busy = False
         for number in list(self._partitions):
             busy |= bool(self._try(number, lambda n=number: self._learn(n)))
+        self._was_busy = busy
         if now - self._noted_at >= NOTE_S:
             self._noted_at = now
             self._membership.note(self._positions())
@@ -315,7 +319,8 @@ class Learning:
             ),
             "fenced": {str(n): fenced.why for n, fenced in self._fenced.items()},
             "fences": self._fences,
-            "failed": {k: v for p in self._partitions.values() for k, v in p.failed.items()},
+            "failed": self._failed
+            | {k: v for p in self._partitions.values() for k, v in p.failed.items()},
             "counts": {str(n): dict(p.counts) for n, p in self._partitions.items() if p.counts},
             "problems": self._problems(),
         }
@@ -351,9 +356,8 @@ class Learning:
         return result
 
     def _fetch(self) -> None:
-        busy = any(p.waiting for p in self._partitions.values())
         if self._partitions:
-            self._fetcher.poll(0.0 if busy else IDLE_POLL_S)
+            self._fetcher.poll(0.0 if self._was_busy else IDLE_POLL_S)
         else:
             time.sleep(IDLE_POLL_S)
 
@@ -390,9 +394,18 @@ class Learning:
         with ExitStack() as opened:
             apps = []
             for plan in self._plans[number]:
-                app = self._opened(plan, number)
+                try:
+                    app = self._opened(plan, number)
+                except (SnapshotError, StorageError) as error:
+                    if error.retriable:
+                        raise
+                    self._failed[plan.app] = str(error)  # the others of this partition go on
+                    continue
+                self._failed.pop(plan.app, None)
                 opened.callback(app.close)
                 apps.append(app)
+            if not apps:
+                raise StorageError("; ".join(self._failed[p.app] for p in self._plans[number]))
             partition = PartitionLearner(
                 number,
                 apps,

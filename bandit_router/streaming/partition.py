@@ -144,7 +144,8 @@ class PartitionLearner:
         for _ in range(_CLAIMS):
             epoch = max(self._chain.epoch, lowest) + 1
             self._step("claim")
-            mine = self._journal.append(self.number, Entry(epoch=epoch, claim=self._learner, topics=topics))
+            claim = Entry(epoch=epoch, claim=self._learner, topics=topics)
+            mine = self._journal.append(self.number, claim)
             if mine < at:
                 at = self._begin_again()
             for offset, entry in self._journal.read(self.number, at, mine + 1):

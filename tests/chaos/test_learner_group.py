@@ -100,10 +100,10 @@ def holders(connection, apps, folders):
 
 
 def test_of_three_learners_of_eight_apps_one_is_killed_and_nothing_is_lost_or_doubled(
-    broker, tmp_path
+    any_broker, tmp_path
 ):
     """Each learner has a folder of its own: who takes over has no access to the dead one's."""
-    connection = broker.with_topics(partitions=8)
+    connection = any_broker.with_topics(partitions=8)
     apps = sorted({connection.partition_of(f"app/{i}"): f"app/{i}" for i in range(64)}.values())
     assert len(apps) == 8  # one in each partition
     stream = Stream(connection, apps)

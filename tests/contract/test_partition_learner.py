@@ -27,8 +27,8 @@ PATIENCE_S = 20.0
 
 
 @pytest.fixture
-def connection(broker):
-    return broker.with_topics(partitions=1)
+def connection(any_broker):
+    return any_broker.with_topics(partitions=1)
 
 
 class Keeper:

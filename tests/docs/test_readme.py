@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from bandit_router.adapters.outbox import Outbox
 from bandit_router.cli import app as cli
+from bandit_router.config import load_settings
+from bandit_router.events import Completion, Feedback
+from bandit_router.types import Context
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -49,6 +53,9 @@ def resolve(words: list[str]) -> tuple[Any, list[str]]:
     return command, rest
 
 
+PYTHON = re.findall(r"^```python\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)
+
+
 def test_the_two_commands_are_marked():
     assert set(MARKED) == {"demo", "test"}
     assert MARKED["demo"].endswith("bandit-router demo")
@@ -78,11 +85,31 @@ def test_every_linked_file_exists():
 
 def test_the_log_that_the_readme_writes_is_replayed(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"^```python\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(PYTHON[0], "README.md", "exec"), {})
     (call,) = [call for call in quoted_calls() if call.startswith("bandit-router replay my_log")]
     result = CliRunner().invoke(cli.app, shlex.split(call)[1:])
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "replay-out" / "report.json").read_text())
     assert report["log"]["models"] == ["small", "large"]
     assert (tmp_path / "replay-out" / "report.html").is_file()
+
+
+def test_the_router_that_the_readme_shows_logs_what_happens(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "kafka.toml"
+    config.write_text(
+        '[events]\ntransport = "kafka"\nbootstrap_servers = ["127.0.0.1:1"]\n'
+        '[[models]]\nmodel = "small"\nexpected_cost_usd = 0.001\n'
+    )
+    called = []
+    given = {
+        "settings": load_settings(config),
+        "context": Context(event_id="q1", ts=1.0, prompt="Why is the sky blue?"),
+        "call": called.append,
+        "completion": Completion(event_id="q1", ts=2.0, model="small", cost_usd=0.002),
+        "feedback": Feedback(event_id="q1", ts=3.0, metric="score", value=1.0, feedback_id="f"),
+    }
+    exec(compile(PYTHON[1], "README.md", "exec"), given)
+    assert called == ["small"]
+    with Outbox.open(tmp_path / "bandit-router.outbox.db") as outbox:
+        assert outbox.backlog().events == 3

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -40,6 +40,8 @@ _OPEN_TIMEOUT_S = 5.0
 _TRIM_ROWS = 64
 _CHECKPOINT_BYTES = 4_000_000
 _RESTART_BYTES = 64_000_000
+_UNTENDED_BYTES = 128_000_000
+"""A WAL that long has no relay that tends it: the puts do, and take longer now and then."""
 
 _TABLES = (
     """CREATE TABLE events (
@@ -226,8 +228,11 @@ class Outbox:
         room = (max(1, int(self._max_events * share)), max(1, int(self._max_bytes * share)))
         rows = [(now, *_row(record), *room) for record in records]
         with self._lock:
-            self._check_disk(DISK_MARGIN if reserve else 2 * DISK_MARGIN)
+            wal_bytes = self._check_disk(DISK_MARGIN if reserve else 2 * DISK_MARGIN)
             taken = self._patiently(lambda: self._insert(rows), "take events")
+        if wal_bytes > _UNTENDED_BYTES:
+            with suppress(StorageError):  # what was taken is taken
+                self.tidy()
         if not taken:
             waiting = self.backlog()
             raise OutboxFullError(
@@ -360,14 +365,16 @@ class Outbox:
                 connection.execute("ROLLBACK")
             raise
 
-    def _check_disk(self, margin: int) -> None:
+    def _check_disk(self, margin: int) -> int:
+        """The size of the WAL, once there is room for a put."""
         try:
             disk = os.statvfs(self.path)
         except OSError as error:
             raise StorageError(f"{self.path}: the file is gone: {error.strerror}") from error
-        free = disk.f_bavail * disk.f_frsize
-        if free < margin + _size_of(self._wal):
+        free, wal_bytes = disk.f_bavail * disk.f_frsize, _size_of(self._wal)
+        if free < margin + wal_bytes:
             raise StorageError(f"{self.path}: the disk is nearly full: {free} bytes are free")
+        return wal_bytes
 
     def _insert(self, rows: Sequence[tuple]) -> bool:
         """Whether there was room."""

@@ -281,6 +281,15 @@ def test_a_long_wal_is_begun_anew_even_when_puts_never_pause(path, outbox, monke
     assert path.with_name("outbox.db-wal").stat().st_size < 200_000
 
 
+def test_a_wal_that_no_relay_tends_is_bounded_all_the_same(path, outbox, monkeypatch):
+    for name in ("_CHECKPOINT_BYTES", "_RESTART_BYTES", "_UNTENDED_BYTES"):
+        monkeypatch.setattr(module, name, 50_000)
+    for n in range(300):
+        outbox.put([record(n, size=1000)])
+    assert path.with_name("outbox.db-wal").stat().st_size < 150_000
+    assert outbox.backlog().events == 300
+
+
 @pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
 def test_the_configured_durability_is_in_force(path, synchronous):
     with Outbox.open(path, synchronous=synchronous) as outbox:

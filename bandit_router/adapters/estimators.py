@@ -26,8 +26,8 @@ def interval(estimator: Estimator, alpha: float = 0.05) -> tuple[float, float]:
     values that some distribution of (weight, outcome) with mean weight 1 could have, which is not
     too unlikely given the sums. Asymptotic in n, for rows that are independent given the past; may
     not be looked at repeatedly. It stays honest where few rows carry the weight, and a normal
-    interval is far too narrow. Needs outcomes between known limits: for costs the upper one is the
-    largest in the log, so a dearer answer that no row had is not provided for.
+    interval is far too narrow. Needs outcomes between known limits; for costs see
+    :data:`~bandit_router.ope.evaluation.COST_MARGIN`.
 
     For doubly robust it is that of the mean weighted residual, moved by the models' part and
     widened by as many standard errors as that part adds to the residual's: with many rows it is

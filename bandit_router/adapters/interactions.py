@@ -29,6 +29,7 @@ from bandit_router.types import Features, Slice
 
 BATCH = 16_384
 STORE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+LINE_SUFFIXES = (".jsonl", ".ndjson")
 
 
 class _FeaturesRead(msgspec.Struct):
@@ -99,13 +100,10 @@ def read_interactions(
         return
     if suffix in STORE_SUFFIXES:
         payloads = _stored(path, after, until)
-    elif suffix in (".jsonl", ".ndjson"):
+    elif suffix in LINE_SUFFIXES:
         payloads = _lines(path, after, until)
     else:
-        raise LogFormatError(
-            f"unknown extension {path.suffix!r}: use a store (.db), .jsonl or .parquet",
-            path=str(path),
-        )
+        raise _unknown_extension(path)
     decoder = msgspec.json.Decoder((_WholeRowRead if contexts else _RowRead) | _OtherRow)
     while page := list(islice(payloads, BATCH)):
         rows = [(at, _decode(decoder, payload, at, path)) for at, payload in page]
@@ -126,7 +124,15 @@ def last_position(path: Path) -> int:
 
         with SqliteStore.open(path, create=False, read_only=True) as store:
             return store.last_learn_seq()
-    return _count_lines(path)
+    if suffix in LINE_SUFFIXES:
+        return _count_lines(path)
+    raise _unknown_extension(path)
+
+
+def _unknown_extension(path: Path) -> LogFormatError:
+    return LogFormatError(
+        f"unknown extension {path.suffix!r}: use a store (.db), .jsonl or .parquet", path=str(path)
+    )
 
 
 def _count_lines(path: Path) -> int:
@@ -268,7 +274,7 @@ def export(source: Path, to: Path) -> int:
         from bandit_router.adapters.interactions_parquet import write_parquet
 
         return write_parquet(payloads, to)
-    if suffix not in (".jsonl", ".ndjson"):
+    if suffix not in LINE_SUFFIXES:
         raise InputError(f"{to}: unknown extension {to.suffix!r}; export to .jsonl or .parquet")
     count = 0
     try:

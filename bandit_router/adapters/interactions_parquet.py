@@ -248,7 +248,7 @@ def write_columns(
     for i, values in enumerate(dense.T):
         data[f"{_X}{i:03d}"] = Array.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
     try:
-        write(Table.from_pydict(data), str(to), compression="zstd(3)")
+        write(Table.from_pydict(data), str(to), compression="zstd(3)", max_row_group_size=65_536)
     except Exception as error:  # arro3 raises plain Exception
         raise InputError(f"{to} cannot be written: {error}") from error
 

@@ -33,6 +33,12 @@ OUTCOMES: tuple[Outcome, ...] = ("score", "cost_usd", "reward")
 ESTIMATORS: Mapping[str, type[Estimator]] = {e.name: e for e in (Ips, Snips, DoublyRobust)}
 
 
+COST_MARGIN = 2.0
+"""Costs have no upper limit, and intervals need one. It is this many times the largest cost in the
+log or the dearest price known, whichever is more: what queries without a matching row would have
+cost on average is assumed to lie below it."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of a log.
@@ -139,14 +145,20 @@ class Survey:
         priced = int(self._priced.sum())
         return float(self._spent.values()[0].sum()) / priced if priced else 0.0
 
-    def finish(self) -> Fitted:
-        """What the second pass needs."""
+    def finish(self, dearest_price_usd: float = 0.0) -> Fitted:
+        """What the second pass needs.
+
+        Args:
+            dearest_price_usd: the largest price known beforehand, USD per query; a model that was
+                hardly ever called may cost more than anything in the log.
+        """
+        largest = COST_MARGIN * max(self.largest_cost_usd, dearest_price_usd)
         return Fitted(
             question=self._question,
             ranges={
                 "score": (0.0, 1.0),
-                "cost_usd": (0.0, self.largest_cost_usd),
-                "reward": (-self.largest_cost_usd / self.smallest_value_usd, 1.0),
+                "cost_usd": (0.0, largest),
+                "reward": (-largest / self.smallest_value_usd, 1.0),
             },
             score=self._score.fit() if self._fits else None,
             cost_usd=self._cost.fit() if self._fits else None,
@@ -158,7 +170,7 @@ class Fitted:
     """The outcome of the first pass.
 
     Attributes:
-        ranges: between which values each outcome can lie. The largest cost is that of the log.
+        ranges: between which values each outcome is taken to lie; see :data:`COST_MARGIN`.
         score, cost_usd: outcome models; None when no estimator needs them.
     """
 

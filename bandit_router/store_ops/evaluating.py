@@ -199,7 +199,7 @@ def evaluate(request: Request, run: Mapper = in_this_process) -> Report:
             name, request.log, train_until, catalog, dimension=source.features, seed=request.seed
         )
     targets = targets_of(named, source.models, prices, policies, request.quality_value_usd)
-    fitted = first.finish()
+    fitted = first.finish(max(prices.values(), default=0.0))
     sums = list(zip(targets, source.measure(fitted, targets), strict=True))
     about = _about(named, request.log, train_until)
     reports = [
@@ -373,6 +373,8 @@ def _hull(
         f"{mix}, the hull of the fixed models at {budget:.4g} USD per query; chosen by the same "
         "estimates, so its score is optimistic"
     )
+    if budget < min(cost for _, _, cost in models):
+        about += "; no fixed model is that cheap, so it is the cheapest"
     return _report(found, HULL, about, request.alpha)
 
 

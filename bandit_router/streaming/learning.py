@@ -218,9 +218,12 @@ class Learning:
         for plan in plans:
             self._plans.setdefault(connection.partition_of(plan.app), []).append(plan)
         self._resources = ExitStack()
-        self._sender = Sender(connection)
+        patience_s = 2 * connection.timeout_s
+        self._sender = Sender(connection, timeout_s=patience_s)
         self._resources.callback(self._sender.close)
-        self._journal = self._resources.enter_context(Journal(connection, self._sender))
+        self._journal = self._resources.enter_context(
+            Journal(connection, self._sender, timeout_s=patience_s)
+        )
         self._fetcher = self._resources.enter_context(Fetcher(connection, capacity=2 * batch))
         self._membership = self._resources.enter_context(
             membership or Membership(connection, group, session_timeout_s=session_timeout_s)
@@ -468,7 +471,9 @@ class Learning:
 
     def _publisher(self, plan: AppPlan) -> SnapshotPublisher:
         if plan.key not in self._publishers:
-            self._publishers[plan.key] = SnapshotPublisher(self._connection, key=plan.key)
+            self._publishers[plan.key] = SnapshotPublisher(
+                self._connection, key=plan.key, timeout_s=2 * self._connection.timeout_s
+            )
         return self._publishers[plan.key]
 
     def _fence(self, what: object, error: FencedError) -> None:

@@ -78,7 +78,7 @@ class RelayLimits:
     batch_bytes: int = 262_144
     request_timeout_s: float = 10.0
     delivery_timeout_s: float = 30.0
-    poll_s: float = 0.01
+    poll_s: float = 0.05
     acknowledge_s: float = 0.2
     first_backoff_s: float = 0.1
     max_backoff_s: float = 5.0

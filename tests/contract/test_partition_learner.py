@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
 import time
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 import pytest
 from support.learners import assert_equal_bits, event_ids, followed, learned_ids
-from support.streaming import interactions, outgoing, plan, send
+from support.streaming import interactions, outgoing, plan, send, send_stamped
 from support.streams import decision
 
 from bandit_router.adapters.kafka.dead_letters import decode_dead
@@ -153,9 +154,14 @@ def test_batches_that_were_written_down_and_not_learned_are_learned_as_they_were
 
 
 def test_a_snapshot_taken_amid_a_batch_leads_another_machine_to_the_same_bits(connection, tmp_path):
-    """The scheduled snapshots of the first store are the seeds; each lies within a batch."""
-    events = interactions("x", 150)
-    send(connection, events)
+    """The scheduled snapshots of the first store are the seeds; each lies within a batch, whose
+    records are not in the order of their times.
+    """
+    events, rng = interactions("x", 150), random.Random(1)
+    times = [10**12 + 10 * n + rng.randint(0, 900) for n in range(len(events))]
+    for n in range(0, len(times), 45):
+        times[n] += 60_000  # a clock that is a minute off, now and then
+    send_stamped(connection, events, times)
     with learner(connection, tmp_path / "a", batch=200, snapshot_every=20) as first:
         learn(first, len(events))
         whole = first.apps["x"]

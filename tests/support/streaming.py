@@ -75,3 +75,23 @@ def send(connection: Connection, events: Sequence[Event | Outgoing]) -> None:
     with Sender(connection) as sender:
         for start in range(0, len(records), 2000):
             sender.send(records[start : start + 2000])
+
+
+def send_stamped(connection: Connection, events: Sequence[Event], times_ms: Sequence[int]) -> None:
+    """Send events that claim to be made at these times: clocks need not agree."""
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(**connection.options(acks="all"))
+    sent = [
+        producer.send(
+            connection.topic(topic(event)),
+            key=event.app.encode(),
+            value=encode(event),
+            partition=connection.partition_of(event.app),
+            timestamp_ms=at,
+        )
+        for event, at in zip(events, times_ms, strict=True)
+    ]
+    for future in sent:
+        future.get(10)
+    producer.close()

@@ -45,7 +45,7 @@ def test_what_was_acknowledged_and_not_delivered_when_the_router_died_is_deliver
 
 
 def test_a_broker_that_comes_back_empty_gets_what_it_had_not_acknowledged(own_broker, tmp_path):
-    assert_survived(forgetful_restart(rig_on(own_broker, tmp_path), restarts=2))
+    assert_survived(forgetful_restart(rig_on(own_broker, tmp_path), restarts=1))
 
 
 @pytest.mark.kafka

@@ -168,6 +168,7 @@ def forgetful_restart(rig: Rig, *, restarts: int, seed: int = 3) -> Finding:
         router.start()
         rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
         lost = waited = 0
+        drained_s = 0.0
         for _ in range(restarts):
             router.wait_serving()
             wait_drained(site, router)
@@ -178,7 +179,9 @@ def forgetful_restart(rig: Rig, *, restarts: int, seed: int = 3) -> Finding:
             waited += len(meanwhile)
             broker.process.restart()
             site.make_topics()
+            back = time.monotonic()
             lost += _not_arrived(site, meanwhile)
+            drained_s = max(drained_s, time.monotonic() - back)
         router.stop()
         acknowledged = site.acknowledged()
     pause_s = max(
@@ -192,12 +195,17 @@ def forgetful_restart(rig: Rig, *, restarts: int, seed: int = 3) -> Finding:
         acknowledged=acknowledged.count,
         lost=lost,
         seconds=time.monotonic() - started,
-        note=f"{waited} decisions made meanwhile; longest pause between two {pause_s:.2f} s",
+        note=f"{waited} decisions made meanwhile were there {drained_s:.1f} s after it; longest "
+        f"pause between two {pause_s:.2f} s",
     )
 
 
-def _not_arrived(site: Site, wanted: set[str], timeout_s: float = 30.0) -> int:
-    """How many of these decisions are not in the topic when they should long be there."""
+def _not_arrived(site: Site, wanted: set[str], timeout_s: float = 60.0) -> int:
+    """How many of these decisions are not in the topic when they should long be there.
+
+    A broker that has forgotten a producer refuses what that one had under way, until the relay's
+    ``delivery_timeout_s`` is over and it makes another producer.
+    """
     left = wanted
     deadline = time.monotonic() + timeout_s
     while left and time.monotonic() < deadline:

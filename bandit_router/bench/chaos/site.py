@@ -23,7 +23,7 @@ MODELS = 4
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _RELAY = b"bandit_router.adapters.kafka.relay_process"
-_FOLDER = "BANDIT_ROUTER_EVENTS__FOLDER"
+FOLDER = "BANDIT_ROUTER_EVENTS__FOLDER"
 _OUTBOX = "BANDIT_ROUTER_EVENTS__OUTBOX"
 
 
@@ -114,7 +114,7 @@ class Router:
         self.server = Server(
             [sys.executable, "-m", "bandit_router.bench.chaos.traffic", str(file)],
             log=self._folder / "log.txt",
-            env=environment({_FOLDER: str(self._folder / "state"), _OUTBOX: str(self.outbox)}),
+            env=environment({FOLDER: str(self._folder / "state"), _OUTBOX: str(self.outbox)}),
         )
         self.server.start()
 
@@ -178,7 +178,7 @@ class LearnerProcess:
         self.server = Server(
             [*command_line(), "learn", "--config", str(site.config)],
             log=self._log,
-            env=environment({_FOLDER: str(self.folder)}),
+            env=environment({FOLDER: str(self.folder)}),
         )
 
     @property

@@ -216,6 +216,47 @@ def chaos(
         raise typer.Exit(1)
 
 
+@app.command("calibration")
+def calibration(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the routing logs; default ../shared/data, where it exists."),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(help="Runs of each kind; default 1000, with --quick 100.", min=2)
+    ] = None,
+    seed0: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes to use.", min=1)] = 2,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for calibration.json and calibration.md.")
+    ] = None,
+    markdown: MarkdownOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Confidence sequences, experiments and rollbacks beside the truth, looking at every row."""
+    from bandit_router.bench.calibration import CalibrationPlan, run_calibration
+    from bandit_router.bench.calibration_report import LEGEND, grids, to_builtins
+
+    _check_folder(out)
+    plan = CalibrationPlan(
+        data=data, runs=runs or (100 if quick else 1000), seed0=seed0, processes=jobs
+    )
+    start = time.perf_counter()
+    result = run_calibration(plan, stderr_console())
+    seconds = time.perf_counter() - start
+    lines = [f"{plan.runs:,} runs of each kind, took {seconds:,.0f} s", *result.notes, *LEGEND]
+    _finish(
+        "calibration",
+        to_builtins(result, seconds),
+        grids(result),
+        lines,
+        out,
+        markdown,
+        json_output,
+    )
+
+
 def _check_folder(out: Path | None) -> None:
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")

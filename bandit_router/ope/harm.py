@@ -42,7 +42,7 @@ class HarmConfig(msgspec.Struct, frozen=True, kw_only=True):
     limit: float
     alpha: float = 0.005
     restart_every: int | None = None
-    rewards: SequenceConfig = SequenceConfig(horizon=400.0)
+    rewards: SequenceConfig = SequenceConfig(horizon=300.0, scale=0.9, alpha=0.02)
 
     def __post_init__(self) -> None:
         level(self.alpha)

@@ -41,6 +41,15 @@ and of the contrast's mass."""
 
 
 @njit(cache=True, nogil=True)
+def log_of(gain):
+    """log(1 + gain), near 0 by its series: within 2e-16, and several times as quick."""
+    if -0.005 < gain < 0.005:
+        tail = gain * (0.2 - gain * (1.0 / 6.0 - gain / 7.0))
+        return gain * (1.0 - gain * (0.5 - gain * (1.0 / 3.0 - gain * (0.25 - tail))))
+    return math.log1p(gain)
+
+
+@njit(cache=True, nogil=True)
 def controls(contrast, base, floor, residual, weight, control, sums):
     """Predict every action's reward into ``control``, add the row's known sums, return sum d c."""
     plain = 0.0
@@ -112,7 +121,7 @@ def push(
                 centre = capped(sign * ratio, centre, floor[action], CAP * room)
                 predicted = min(predicted, expected + FLOOR * room - worst)
             gain = sign * ratio * (reward - centre) + expected - predicted
-            log_wealth[side, k] += math.log1p(bets[k] * gain)
+            log_wealth[side, k] += log_of(bets[k] * gain)
             drift[side, k] += predicted
     residual[action] += reward - base[action]
     weight[action] += 1.0

@@ -55,7 +55,7 @@ from bandit_router.errors import InputError, SnapshotError
 from bandit_router.ope import sequence_kernels as kernels
 from bandit_router.ope.sequence_rows import Rows
 
-_SPACING, _BELOW, _HIGHEST_BET, _PRIOR_WIDTH = 0.4, 5.0, 2.0, 0.6
+_SPACING, _BELOW, _HIGHEST_BET, _PRIOR_WIDTH = 0.4, 3.6, 2.0, 0.6
 _STATE = "bandit_router.contrast/1"
 
 
@@ -107,7 +107,7 @@ class Bounds:
     Attributes:
         estimate: unbiased (given the logged pmfs), inside the possible range but not necessarily
             between the bounds.
-        lower, upper: hold at the asked level, at every row at once.
+        lower, upper: hold at the asked level, at every row at once. See :attr:`contradictory`.
         rows: how many rows are in.
     """
 
@@ -120,6 +120,14 @@ class Bounds:
     def width(self) -> float:
         """upper - lower."""
         return self.upper - self.lower
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether no value is left between the bounds.
+
+        That has probability at most alpha: rather, a propensity or a range was not as stated.
+        """
+        return self.lower > self.upper
 
 
 def design_scale(pmf: np.ndarray, contrast: np.ndarray, spread: float = 0.4) -> float:

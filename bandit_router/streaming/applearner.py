@@ -189,10 +189,11 @@ class AppLearner:
             raise StorageError(f"cannot make {path.parent}: {error}") from error
         store = StreamStore.open(path, synchronous=plan.synchronous, busy_timeout_s=busy_timeout_s)
         try:
-            if store.get_meta(SALT) is None:
+            if not store.snapshot_ids():  # even an empty learner has one
                 snapshot = published()
                 if snapshot is not None and set(BEGINNING) <= set(snapshot.manifest.offsets):
                     store.plant(snapshot)
+            if store.get_meta(SALT) is None:
                 store.set_meta(SALT, plan.salt)
             return cls(plan, store, learner=learner, step=step)
         except BaseException:

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import msgspec
 
 from bandit_router.adapters.kafka.client import Connection
 from bandit_router.adapters.kafka.fetcher import Fetcher
 from bandit_router.adapters.kafka.journal import Journal
-from bandit_router.adapters.kafka.membership import Membership
+from bandit_router.adapters.kafka.membership import Member, Membership
 from bandit_router.adapters.kafka.sender import Sender
 from bandit_router.adapters.kafka.snapshots import SnapshotPublisher, last_published
 from bandit_router.bootstrap import make_connection, make_featurizer
@@ -37,11 +37,11 @@ from bandit_router.live import configured_policy, recipe_of
 from bandit_router.snapshot import Snapshot, unpack
 from bandit_router.streaming.applearner import AppLearner, AppPlan, Step, nothing
 from bandit_router.streaming.partition import PartitionLearner
+from bandit_router.streaming.pausing import Pause
 
 MEMBERSHIP_S = 0.1
 NOTE_S = 5.0
 IDLE_POLL_S = 0.05
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -125,52 +125,6 @@ def _common(settings_list: Sequence[Settings]) -> EventsSection:
     return first
 
 
-class Member(Protocol):
-    """Says which partitions are ours; see :class:`Membership`."""
-
-    @property
-    def trouble(self) -> str:
-        """Why that is not known just now."""
-        ...
-
-    def ask(self) -> Mapping[int, int]:
-        """The partitions' numbers with their tokens."""
-        ...
-
-    def note(self, positions: Mapping[int, Mapping[str, int]]) -> None:
-        """Tell others how far they have been learned."""
-        ...
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        ...
-
-    def __exit__(self, *exception: object) -> None:
-        """Give the partitions up."""
-        ...
-
-
-class _Pause:
-    """When something that failed may be tried again."""
-
-    def __init__(self) -> None:
-        self.error = ""
-        self._until = 0.0
-        self._length = FIRST_PAUSE_S
-
-    @property
-    def over(self) -> bool:
-        return time.monotonic() >= self._until
-
-    def begin(self, error: BaseException) -> None:
-        self.error = str(error)
-        self._until = time.monotonic() + self._length
-        self._length = min(2 * self._length, LONGEST_PAUSE_S)
-
-    def clear(self) -> None:
-        self.error, self._length = "", FIRST_PAUSE_S
-
-
 @dataclass(frozen=True)
 class _Fenced:
     """A partition that was taken from us: under which token it was ours, since when it is not, how
@@ -233,7 +187,7 @@ class Learning:
         self._tokens: dict[int, int] = {}
         self._owned: Mapping[int, int] = {}
         self._fenced: dict[int, _Fenced] = {}
-        self._pauses: dict[object, _Pause] = {}
+        self._pauses: dict[object, Pause] = {}
         self._members_at = self._noted_at = self._busy_at = 0.0
         self._fences = 0
         self._was_busy = False
@@ -342,7 +296,7 @@ class Learning:
 
     def _try(self, what: object, do: Callable[[], object]) -> object:
         """Do it unless it failed a moment ago; a failure that can pass begins a pause."""
-        pause = self._pauses.setdefault(what, _Pause())
+        pause = self._pauses.setdefault(what, Pause())
         if not pause.over:
             return False
         try:

@@ -130,36 +130,41 @@ class PartitionLearner:
             StorageError: a store cannot be written to.
         """
         topics = {**self._fetcher.identities(), ORDER: self._journal.identity()}
-        known = next(iter(self.apps.values())).topics
-        if _changed(known, topics, [ORDER]):
-            self._begin_again()
+        before = next((app.topics for app in self.apps.values() if app.topics), {})
+        for app in self.apps.values():
+            if _changed(app.topics, topics, [ORDER]):
+                self.counts["journal_lost"] += 1
+                app.forget_order()
         self._chain, self._todo, self._taken = Chain(), deque(), None
-        low = min(app.positions["order"] for app in self.apps.values())
-        at = max(low, 0)
+        at = max(min(app.positions["order"] for app in self.apps.values()), 0)
         for offset, entry in self._journal.read(self.number, at):
             self._fold(offset, entry)
             at = offset + 1
-        known = self._chain.topics or known
+        before = self._chain.topics or before
+        self._next = self._write_claim(at, topics)
+        for app in self.apps.values():
+            app.claimed(self.epoch, topics)
+        self._topics, self._lost = topics, _changed(before, topics, SOURCES)
+        self._read_from_here()
+
+    def _write_claim(self, at: int, topics: Mapping[str, str]) -> int:
+        """Claim until a claim counts; returns the offset after it."""
         lowest = max(app.epoch for app in self.apps.values())
         for _ in range(_CLAIMS):
             epoch = max(self._chain.epoch, lowest) + 1
             self._step("claim")
-            claim = Entry(epoch=epoch, claim=self._learner, topics=topics)
+            claim = Entry(epoch=epoch, claim=self._learner, topics=dict(topics))
             mine = self._journal.append(self.number, claim)
             if mine < at:
                 at = self._begin_again()
+            counts = False
             for offset, entry in self._journal.read(self.number, at, mine + 1):
                 counts = self._fold(offset, entry)
             at = mine + 1
             if counts:
-                break
-        else:
-            raise TransportError(f"partition {self.number}: others claim it again and again")
-        self._next, self.epoch = at, epoch
-        for app in self.apps.values():
-            app.claimed(epoch, topics)
-        self._topics, self._lost = topics, _changed(known, topics, SOURCES)
-        self._read_from_here()
+                self.epoch = epoch
+                return at
+        raise TransportError(f"partition {self.number}: others claim it again and again")
 
     def follow(self) -> None:
         """Read the journal as it is now, to learn what it says without taking the partition over.
@@ -367,9 +372,7 @@ class PartitionLearner:
         return Outgoing(DEAD_LETTERS, app, *encode_dead(dead))
 
 
-def _changed(
-    before: Mapping[str, str], now: Mapping[str, str], topics: Sequence[str]
-) -> list[str]:
+def _changed(before: Mapping[str, str], now: Mapping[str, str], topics: Sequence[str]) -> list[str]:
     """The topics that are known to have another id than they had."""
     return [t for t in topics if before.get(t) and now.get(t) and before[t] != now[t]]
 

@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from bandit_router.adapters.kafka.client import DECISIONS, Connection, translated
 from bandit_router.adapters.kafka.opening import open_client
@@ -27,6 +27,31 @@ MAX_SILENCE_S = 600.0
 _POLL_MS = 200
 _PAUSE_S = 1.0
 _LEAVE_S = 2.0
+
+
+class Member(Protocol):
+    """Says which partitions are ours; see :class:`Membership`."""
+
+    @property
+    def trouble(self) -> str:
+        """Why that is not known just now."""
+        ...
+
+    def ask(self) -> Mapping[int, int]:
+        """The partitions' numbers with their tokens."""
+        ...
+
+    def note(self, positions: Mapping[int, Mapping[str, int]]) -> None:
+        """Tell others how far they have been learned."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Give the partitions up."""
+        ...
 
 
 class Membership:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from bandit_router.adapters.vocabulary import (
+    BATCH,
     FORCED,
     NO_OUTCOME,
     NOT_LEARNED,
@@ -27,7 +28,6 @@ from bandit_router.errors import InputError, LogFormatError
 from bandit_router.ope.logged import Logged
 from bandit_router.types import Features, Slice
 
-BATCH = 16_384
 STORE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from bandit_router.adapters.vocabulary import (
+    BATCH,
     FORCED,
     NO_OUTCOME,
     NOT_LEARNED,
@@ -84,7 +85,7 @@ def _batches(path: Path) -> Iterator[Any]:
             stream.seek(-4, 2)
             if (head, stream.read(4)) != (_MAGIC, _MAGIC):
                 raise LogFormatError("not a readable Parquet file", path=str(path))
-        batches = iter(read(str(path)))
+        batches = iter(read(str(path), batch_size=BATCH))
     while True:
         with _translated(path):
             batch = next(batches, None)

@@ -10,6 +10,9 @@ import numpy as np
 
 from bandit_router.errors import LogFormatError
 
+BATCH = 16_384
+"""Rows that are decoded at once."""
+
 FORCED, NOT_LEARNED, NO_OUTCOME = "forced", "not_learned", "no_outcome"
 """Why a row is left out: its action was not drawn, it is not to be learned from (another variant
 decided, or its propensity is unknown), or neither score nor cost ever came."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,8 +12,9 @@ import numpy as np
 
 from bandit_router.adapters.interactions_parquet import write_columns
 from bandit_router.bench.figures import Figure
-from bandit_router.bench.workers import run_apart, run_jobs
+from bandit_router.bench.workers import run_apart
 from bandit_router.store_ops.evaluating import Request, evaluate
+from bandit_router.store_ops.part_workers import PartWorkers
 
 FEATURES = 33
 MODELS = tuple(f"model{k}" for k in range(5))
@@ -87,6 +87,10 @@ def _timed(job: SpeedJob) -> tuple[float, float]:
     evaluate(Request(log=small, policies=TARGETS))
     request = Request(log=job.log, policies=TARGETS, parts=job.processes)
     start = time.perf_counter()
-    evaluate(request, partial(run_jobs, processes=job.processes))
+    if job.processes == 1:
+        evaluate(request)
+    else:
+        with PartWorkers(job.processes) as run:
+            evaluate(request, run)
     seconds = time.perf_counter() - start
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000.0

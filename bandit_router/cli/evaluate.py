@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bandit_router.models import Catalog
-    from bandit_router.store_ops.evaluating import Mapper, Report, TargetReport
+    from bandit_router.store_ops.evaluating import Report, Request, TargetReport
 
 
 def command(
@@ -79,7 +79,7 @@ def command(
         _export(interactions, export, json_output)
         return
     from bandit_router.config import load_settings
-    from bandit_router.store_ops.evaluating import DEFAULT_TARGETS, Request, evaluate
+    from bandit_router.store_ops.evaluating import DEFAULT_TARGETS, Request
 
     if folding not in ("crossed", "past"):
         raise InputError(f"--folding {folding!r}: use crossed or past")
@@ -96,7 +96,7 @@ def command(
         key=load_settings(config).snapshot_key,
         parts=jobs,
     )
-    report = evaluate(request, _mapper(jobs))
+    report = _evaluated(request, jobs)
     emit(_builtins(report), json_output, human=lambda console: _show(console, report))
 
 
@@ -113,12 +113,14 @@ def _catalog(path: Path) -> Catalog:
     return read_whole_price_list(path)
 
 
-def _mapper(jobs: int) -> Mapper:
-    from functools import partial
+def _evaluated(request: Request, jobs: int) -> Report:
+    from bandit_router.store_ops.evaluating import evaluate
+    from bandit_router.store_ops.part_workers import PartWorkers
 
-    from bandit_router.bench.workers import run_jobs
-
-    return partial(run_jobs, processes=jobs)
+    if jobs == 1:
+        return evaluate(request)
+    with PartWorkers(jobs) as run:
+        return evaluate(request, run)
 
 
 def _export(source: Path, to: Path, json_output: bool) -> None:

@@ -64,21 +64,22 @@ class Logged:
         return Logged(models=self.models, contexts=contexts, **picked)
 
     def over(self, models: Sequence[str]) -> Logged:
-        """The same rows with columns for further models, which must follow the ones it has.
+        """The same rows with these models as columns, which must include all it has.
 
         Raises:
-            InputError: ``models`` does not begin with those of these rows.
+            InputError: ``models`` lacks one of them.
         """
         wanted = tuple(models)
-        if wanted[: len(self.models)] != self.models:
-            raise InputError(f"models {wanted} do not begin with {self.models}")
-        more = len(wanted) - len(self.models)
-        if not more:
+        if wanted == self.models:
             return self
-        pad = ((0, 0), (0, more))
-        return replace(
-            self, models=wanted, pmf=np.pad(self.pmf, pad), eligible=np.pad(self.eligible, pad)
-        )
+        missing = [model for model in self.models if model not in wanted]
+        if missing:
+            raise InputError(f"the log has the model {missing[0]!r}, which is not among {wanted}")
+        places = np.array([wanted.index(model) for model in self.models], dtype=np.intp)
+        pmf = np.zeros((len(self), len(wanted)))
+        eligible = np.zeros(pmf.shape, dtype=bool)
+        pmf[:, places], eligible[:, places] = self.pmf, self.eligible
+        return replace(self, models=wanted, pmf=pmf, eligible=eligible, action=places[self.action])
 
 
 def check(log: Logged) -> None:

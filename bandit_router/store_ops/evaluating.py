@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -143,7 +143,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         rows: evaluated.
-        first, last: positions of the rows that were read.
+        first: position of the first row that may be evaluated.
+        last: position of the last row that was.
         left_out: rows left out, by reason.
         notes: what a reader should know besides.
     """
@@ -178,12 +179,20 @@ def evaluate(request: Request, run: Mapper = in_this_process) -> Report:
             not those that drew the actions.
     """
     named = resolve(request.policies, request.log, request.key)
-    last = last_position(request.log)
-    train_until = int(last * request.train_share) if named.learners else 0
+    divided = named.learners or named.learned_until or request.parts > 1
+    last = last_position(request.log) if divided else None  # it costs a pass over a file
+    train_until = int(last * request.train_share) if named.learners and last else 0
     after = max(train_until, named.learned_until)
-    source = _Source(request, after, last, run, asks=bool(named.learners or named.snapshots))
-    if source.rows == 0:
-        raise InputError(_nothing(request, named, after, last, source.left_out))
+    asks = bool(named.learners or named.snapshots)
+    with _Source(request, after, last, run, asks=asks) as source:
+        if source.rows == 0:
+            raise InputError(_nothing(request, named, after, last, source.left_out))
+        return _evaluated(request, named, source, train_until, after)
+
+
+def _evaluated(
+    request: Request, named: Named, source: _Source, train_until: int, after: int
+) -> Report:
     question = Question(
         source.models, request.estimators, request.quality_value_usd, request.folding
     )
@@ -213,7 +222,7 @@ def evaluate(request: Request, run: Mapper = in_this_process) -> Report:
         log=str(request.log),
         rows=source.rows,
         first=after + 1,
-        last=last,
+        last=source.last,
         left_out=dict(sorted(source.left_out.items())),
         models=source.models,
         quality_value_usd=request.quality_value_usd,
@@ -225,38 +234,48 @@ def evaluate(request: Request, run: Mapper = in_this_process) -> Report:
 
 
 class _Source:
-    """The rows to evaluate on, as often as they are needed."""
+    """The rows to evaluate on, as often as they are needed; a context manager."""
 
-    def __init__(self, request: Request, after: int, last: int, run: Mapper, *, asks: bool) -> None:
+    def __init__(
+        self, request: Request, after: int, last: int | None, run: Mapper, *, asks: bool
+    ) -> None:
         self._path, self._asks = request.log, asks
         self._run = in_this_process if asks else run
-        edges = np.linspace(after, last, request.parts + 1).astype(int).tolist()
-        self._jobs = [(a, b) for a, b in pairwise(edges) if b > a]
-        self._cache: list[Logged] | None = None
-        keep = request.parts == 1 and not asks and last - after <= CACHED_ROWS
-        scans = self._run(_scan, (request.log, asks, keep), self._jobs)
+        self._jobs: list[_Part] = [(after, None)]
+        if last is not None:
+            edges = np.linspace(after, max(last, after), request.parts + 1).astype(int).tolist()
+            self._jobs = [(a, b) for a, b in pairwise(edges) if b > a]
+        room = 0 if asks else CACHED_ROWS // request.parts
+        scans = self._run(_scan, (request.log, room), self._jobs)
         self.models = Vocabulary(m for scan in scans for m in scan.models).models
         self.left_out: Counter[str] = sum((scan.left_out for scan in scans), Counter())
         self.rows = sum(scan.rows for scan in scans)
+        self.last = max((scan.last for scan in scans), default=after)
         self.features = next((scan.features for scan in scans if scan.rows), 0)
-        if keep and scans:
-            self._cache = scans[0].kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _kept.clear()
 
     def survey(self, question: Question) -> Survey:
         """The first pass."""
-        if self._cache is not None:
-            return survey(question, self.features, self._cache)
-        shared = (self._path, self._asks, question, self.features)
-        parts = self._run(_survey, shared, self._jobs)
+        parts = self._run(_survey, (self._path, question, self.features), self._jobs)
         return sum(parts[1:], parts[0])
 
     def measure(self, fitted: Fitted, targets: Sequence[Target]) -> list[TargetSums]:
         """The second pass."""
-        if self._cache is not None:
-            return measure(fitted, targets, self._cache)
         shared = (self._path, self._asks, fitted, targets)
         parts = self._run(_measure, shared, self._jobs)
         return [sum(of_one[1:], of_one[0]) for of_one in zip(*parts, strict=True)]
+
+
+_Part = tuple[int, int | None]
+"""Rows after the first and up to the second position, or to the end."""
+
+_kept: dict[tuple[Path, _Part], list[Logged]] = {}
+"""Parts that this process keeps between the passes of one evaluation."""
 
 
 @dataclass
@@ -264,38 +283,44 @@ class _Scan:
     models: tuple[str, ...]
     left_out: Counter[str]
     rows: int
+    last: int
     features: int
-    kept: list[Logged]
 
 
-def _scan(shared: tuple[Path, bool, bool], job: tuple[int, int]) -> _Scan:
-    path, _, keep = shared
+def _scan(shared: tuple[Path, int], part: _Part) -> _Scan:
+    path, room = shared
     vocabulary, left_out = Vocabulary(), Counter[str]()
-    rows, features, kept = 0, 0, []
-    for log in read_interactions(path, vocabulary, left_out, after=job[0], until=job[1]):
+    rows, last, features, kept = 0, 0, 0, []
+    for log in read_interactions(path, vocabulary, left_out, after=part[0], until=part[1]):
         rows += len(log)
         features = features or log.features.shape[1]
-        if keep:
+        last = int(log.position[-1])
+        if rows <= room:
             kept.append(log)
-    return _Scan(vocabulary.models, left_out, rows, features, kept)
+        else:
+            kept.clear()
+    if rows <= room:
+        _kept[path, part] = kept
+    return _Scan(vocabulary.models, left_out, rows, last, features)
 
 
-def _read(path: Path, models: Sequence[str], job: tuple[int, int], asks: bool) -> Iterator[Logged]:  # noqa: FBT001
+def _read(path: Path, models: Sequence[str], part: _Part, *, asks: bool) -> Iterator[Logged]:
+    """A part of the log; from memory if this very process has kept it."""
+    if not asks and (path, part) in _kept:
+        return iter(_kept[path, part])
     return read_interactions(
-        path, Vocabulary(models), Counter(), contexts=asks, after=job[0], until=job[1]
+        path, Vocabulary(models), Counter(), contexts=asks, after=part[0], until=part[1]
     )
 
 
-def _survey(shared: tuple[Path, bool, Question, int], job: tuple[int, int]) -> Survey:
-    path, _, question, features = shared
-    return survey(question, features, _read(path, question.models, job, asks=False))
+def _survey(shared: tuple[Path, Question, int], part: _Part) -> Survey:
+    path, question, features = shared
+    return survey(question, features, _read(path, question.models, part, asks=False))
 
 
-def _measure(
-    shared: tuple[Path, bool, Fitted, Sequence[Target]], job: tuple[int, int]
-) -> list[TargetSums]:
+def _measure(shared: tuple[Path, bool, Fitted, Sequence[Target]], part: _Part) -> list[TargetSums]:
     path, asks, fitted, targets = shared
-    return measure(fitted, targets, _read(path, fitted.question.models, job, asks))
+    return measure(fitted, targets, _read(path, fitted.question.models, part, asks=asks))
 
 
 def _report(sums: TargetSums, name: str, about: str, alpha: float) -> TargetReport:
@@ -402,15 +427,18 @@ def _about(named: Named, log: Path, train_until: int) -> dict[str, str]:
     return about
 
 
-def _nothing(request: Request, named: Named, after: int, last: int, left_out: Counter[str]) -> str:
-    if named.learned_until and after >= last:
+def _nothing(
+    request: Request, named: Named, after: int, last: int | None, left_out: Counter[str]
+) -> str:
+    if named.learned_until and last is not None and after >= last:
         return (
             f"{request.log}: the snapshot has learned from all {last} rows; evaluate an earlier "
             "one, or wait for further rows"
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in sorted(left_out.items()))
     return (
-        f"{request.log}: there is no interaction to evaluate on among rows {after + 1} to {last}"
+        f"{request.log}: there is no interaction to evaluate on"
+        + (f" after row {after}" if after else "")
         + (f" (left out: {counts})" if counts else "")
     )
 

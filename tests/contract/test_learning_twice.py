@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 
+import pytest
 from support.learners import Owner, assert_equal_bits, event_ids, followed
 from support.streaming import interactions, plan, send
 
@@ -64,3 +65,32 @@ def test_the_second_deposes_the_first_which_takes_over_again_only_once_nobody_le
         assert first.status()["fenced"] == {}
     reference = followed(connection, ["x"], tmp_path / "c")["x"]
     assert_equal_bits(AppLearner.open(plan("x", tmp_path / "a")), reference)
+
+
+@pytest.mark.kafka
+def test_a_store_that_is_older_than_what_kafka_keeps_gives_way_to_the_published_snapshot(
+    kafka, tmp_path
+):
+    from kafka import TopicPartition
+    from kafka.admin import KafkaAdminClient
+
+    connection = kafka.with_topics(partitions=1)
+    send(connection, interactions("x", 20))
+    with learning(connection, tmp_path / "a", "first") as first:
+        wait_until(lambda: has(first, 20), 20, "the first has learned")
+    send(connection, interactions("x", 20, first=20))
+    with learning(connection, tmp_path / "b", "second") as second:
+        second.run(stop=lambda: False, until_idle_s=0.5)
+    gone = {TopicPartition(connection.topic(name), 0): -1 for name in ("order", "decisions")}
+    admin = KafkaAdminClient(**connection.admin_options())
+    admin.delete_records(gone)
+    admin.close()
+    send(connection, interactions("x", 20, first=40))
+    with learning(connection, tmp_path / "a", "first") as first:
+        wait_until(lambda: has(first, 20), 20, "the first has learned again")
+        status = first.run(stop=lambda: False, until_idle_s=0.5)
+        assert status["missed"] == 0
+        app = first._partitions[0].apps["x"]
+        assert app.store.seed() is not None
+        assert event_ids(app, "decision")[-20:] == [f"x:{n}" for n in range(40, 60)]
+    assert len(list((tmp_path / "a" / "apps").glob("x.db.left-at-*"))) == 1

@@ -182,6 +182,8 @@ class Journal:
                     return
                 deadline = time.monotonic() + self._timeout_s
                 yield record.offset, _entry(record.value)
+            # Where Kafka no longer has what was asked for, the position is moved to what it has.
+            at = max(at, consumer.position(place, timeout_ms=0) or 0)
             end = consumer.highwater(place)
             if stop is None and end is not None and at >= end:
                 return

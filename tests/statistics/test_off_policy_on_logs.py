@@ -1,8 +1,8 @@
 """On real routing logs, off-policy estimates against what replay knows every target would have got.
 
 The default policy is replayed on folds 2 to 4 of each shared log. From the probabilities that it
-logged, actions are drawn again and again, and six targets are estimated each time. Whether the
-whole replay is repeated, so that the policy learns anew, is the bench's business: `runs` there.
+logged, actions are drawn again and again, and six targets are estimated each time. The bench also
+repeats the whole replay, so that the policy learns anew.
 """
 
 from __future__ import annotations

@@ -59,7 +59,11 @@ class HarmMonitor:
     1 / ((j + 1) (j + 2)) of the initial wealth, which waits until then; the sum is again an
     e-process, against the null that no stretch from a restart to any later row is harmful. The
     first process and the two newest are kept; the wealth of the others is given up, which only
-    lowers the evidence. Without restarts the null is about the whole run alone.
+    lowers the evidence. Without restarts the null is about the whole run alone. Not mergeable: when
+    an alarm was due depends on the order of the rows.
+
+    For an experiment push one row a unit, in the order of first exposure, with the pmf
+    (1 - share, share) that was in force at that exposure: the share may change from row to row.
 
     Args:
         actions: see :class:`~bandit_router.ope.sequences.ContrastSequence`.

@@ -310,9 +310,11 @@ class ContrastSequence:
 
         Valid for parts of one log and for logs side by side, in any number: the bets are fixed, so
         supermartingales of disjoint rows multiply, and the target becomes the mean over all rows.
-        The draws of one part must not have been made with regard to draws of the other that came
-        later. Each part learned its own controls, so the bounds differ in their last digits from
-        those of one pass; they are not valid when a row is in both parts, which cannot be seen.
+        Where a policy learns from the rows of several parts, look at merged bounds only when all
+        parts are in up to the same time: a part that lags behind is judged by draws whose
+        consequences the others already show. Each part learned its own controls, so the bounds
+        differ a little from those of one pass. They are not valid when a row is in both parts,
+        which cannot be seen here.
 
         Raises:
             InputError: the configs differ.

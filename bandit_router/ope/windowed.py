@@ -41,6 +41,7 @@ class WindowedSequence:
     ``simultaneous`` restart j gets alpha / ((j + 1) (j + 2)), which sums to alpha: then all bounds
     of all windows ever shown hold at once with probability 1 - alpha, and the bounds widen slowly
     with the logarithm of j. Naming a window because its bounds stand out needs the second.
+    Not mergeable: the windows of two logs do not begin at the same rows.
 
     Args:
         actions: see :class:`~bandit_router.ope.sequences.ContrastSequence`.

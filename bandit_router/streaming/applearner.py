@@ -17,7 +17,13 @@ import msgspec
 from bandit_router.adapters.kafka.client import CHANGES, SOURCES
 from bandit_router.adapters.outbox import Outgoing
 from bandit_router.adapters.sqlite_stream import Arrival, StreamStore
-from bandit_router.errors import PolicyError, SnapshotError, StorageError, TransportError
+from bandit_router.errors import (
+    ConfigError,
+    PolicyError,
+    SnapshotError,
+    StorageError,
+    TransportError,
+)
 from bandit_router.events import Change, encode
 from bandit_router.live import settled
 from bandit_router.loop import MemorySink
@@ -193,8 +199,7 @@ class AppLearner:
                 snapshot = published()
                 if snapshot is not None and set(BEGINNING) <= set(snapshot.manifest.offsets):
                     store.plant(snapshot)
-            if store.get_meta(SALT) is None:
-                store.set_meta(SALT, plan.salt)
+            _settle_salt(store, plan.salt)
             return cls(plan, store, learner=learner, step=step)
         except BaseException:
             store.close()
@@ -431,3 +436,16 @@ class AppLearner:
         }
         change = Change(ts=time.time(), app=self.app, kind="snapshot_published", data=data)
         return Outgoing(CHANGES, self.app, encode(change))
+
+
+def _settle_salt(store: StreamStore, salt: str) -> None:
+    """Store the salt in a new store. Raises ConfigError when the draws were made with another."""
+    stored = store.get_meta(SALT)
+    if stored is None:
+        store.set_meta(SALT, salt)
+    elif stored != salt:
+        raise ConfigError(
+            f"{store.path}: app.salt is {salt!r:.80}, but its decisions were drawn with "
+            f"{stored!r:.80}, without which they cannot be explained. Put the old one back, or "
+            "give the app another name"
+        )

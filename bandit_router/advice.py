@@ -176,6 +176,8 @@ def _offers(decision: Decision) -> tuple[Offer, ...]:
 
 def _why(decision: Decision, offers: tuple[Offer, ...]) -> str:
     mine = next((offer for offer in offers if offer.model == decision.action), None)
+    if any(rule.startswith("incumbent:") for rule in decision.rules):
+        return f"{decision.action} serves because it is the incumbent in {decision.variant!r}"
     if mine is None or decision.slice == "forced":
         return f"{decision.action} serves because the policy gave no usable answer"
     own = (

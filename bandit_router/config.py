@@ -39,6 +39,7 @@ from bandit_router.adapters.embedding import DEFAULT_MODEL
 from bandit_router.errors import ConfigError
 from bandit_router.joiner.rules import JoinRules
 from bandit_router.models import Catalog
+from bandit_router.rollout.incumbent import Incumbent, IncumbentRule
 
 PREFIX = "BANDIT_ROUTER_"
 PATH_VARIABLE = PREFIX + "CONFIG"
@@ -65,6 +66,17 @@ def _models(tables: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
     if not tables:
         raise ValueError("no model: add [[models]] tables")
     Catalog.from_builtins(tables)  # CatalogError is a ValueError too
+    return tables
+
+
+def _incumbent_rules(tables: tuple[dict[str, str], ...]) -> tuple[dict[str, str], ...]:
+    """Check the tables [[rollout.rules]], whose keys are the fields of ``IncumbentRule``."""
+    for table in tables:
+        _refuse_unknown(table, IncumbentRule.__struct_fields__)
+        try:
+            msgspec.convert(table, IncumbentRule)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
     return tables
 
 
@@ -218,6 +230,27 @@ class EventsSection(Section):
     sasl_password: SecretStr | None = None
 
 
+class RolloutSection(Section):
+    """Who is routed by the bandit. Without a flag file or a provider, everybody is.
+
+    Attributes:
+        flags: a flagd-format JSON file, watched for change; `bandit-router rollout set` edits it.
+        flag: the name of the flag, a string flag whose values are the variants.
+        provider: instead of a file, ``module:factory`` of an OpenFeature provider.
+        options: arguments of that factory.
+        incumbent: the model that served before; it serves the variants ``static`` and ``shadow``.
+        rules: where another model did: tables of ``column``, ``equals``, ``model``; the first that
+            fits counts.
+    """
+
+    flags: Path | None = None
+    flag: Text = "bandit-router"
+    provider: Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")] | None = None
+    options: dict[str, Any] = {}
+    incumbent: str | None = None
+    rules: Annotated[tuple[dict[str, str], ...], AfterValidator(_incumbent_rules)] = ()
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it with :func:`load_settings`, which explains what is wrong."""
 
@@ -238,6 +271,7 @@ class Settings(BaseSettings):
     joiner: Annotated[dict[str, Any], AfterValidator(_join_rules)] = {}
     snapshots: SnapshotSection = SnapshotSection()
     events: EventsSection = EventsSection()
+    rollout: RolloutSection = RolloutSection()
 
     @classmethod
     def settings_customise_sources(
@@ -259,6 +293,26 @@ class Settings(BaseSettings):
             raise ValueError(f"app.safe_model {safe!r} is not among the models: {known}")
         return self
 
+    @model_validator(mode="after")
+    def _rollout_fits(self) -> Settings:
+        chosen = self.rollout
+        if chosen.flags is not None and chosen.provider is not None:
+            raise ValueError("rollout.flags and rollout.provider: give one of them")
+        flagged = chosen.flags is not None or chosen.provider is not None
+        if flagged != (chosen.incumbent is not None):
+            raise ValueError(
+                "rollout.incumbent is missing: it serves whom the bandit does not"
+                if flagged
+                else "rollout.incumbent needs rollout.flags or rollout.provider"
+            )
+        known = self.catalog.names
+        for model in [chosen.incumbent, *(rule["model"] for rule in chosen.rules)]:
+            if model is not None and model not in known:
+                raise ValueError(
+                    f"rollout: the incumbent {model!r} is not among the models: {', '.join(known)}"
+                )
+        return self
+
     @property
     def catalog(self) -> Catalog:
         """The tables [[models]] as the router takes them."""
@@ -268,6 +322,14 @@ class Settings(BaseSettings):
     def join_rules(self) -> JoinRules:
         """The section [joiner] as the joiner takes it."""
         return msgspec.convert(self.joiner, JoinRules, strict=False)
+
+    @property
+    def incumbent(self) -> Incumbent | None:
+        """What serves whom the bandit does not; None without a rollout."""
+        chosen = self.rollout
+        if chosen.incumbent is None:
+            return None
+        return Incumbent(chosen.incumbent, msgspec.convert(chosen.rules, list[IncumbentRule]))
 
     @property
     def apps(self) -> tuple[str, ...]:
@@ -334,6 +396,7 @@ def _read(file: Path | None) -> str:
 
 
 _PATHS = {
+    "rollout": ("flags",),
     "store": ("path",),
     "events": ("outbox", "folder", "ssl_cafile", "ssl_certfile", "ssl_keyfile"),
 }

@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
 from bandit_router.adapters.file_lock import exclusive
 from bandit_router.adapters.sqlite import SqliteStore
+from bandit_router.assigning import Assigner, open_assigner
 from bandit_router.bootstrap import make_featurizer, make_policy
 from bandit_router.config import Settings
 from bandit_router.errors import ConfigError, InputError, StorageError
@@ -32,6 +33,10 @@ from bandit_router.store_ops import SALT, catalog_changes, resume
 from bandit_router.types import Context, Decision, Interaction
 
 Status = Literal["learned", "joined", "waiting", "refused"]
+
+
+_FLAG_LOGGED = "rollout_flag"
+"""The store's note of the flag's version that was logged last."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +76,7 @@ class Live:
         loop: Loop,
         featurizer: Featurizer,
         resources: ExitStack,
+        assigner: Assigner | None = None,
     ) -> None:
         self.app = settings.app.name
         self.store = store
@@ -81,6 +87,9 @@ class Live:
         self._resources = resources
         self._pacer = loop.learner.pacer
         self._given_value_usd = settings.policy.quality_value_usd
+        self._has_rollout = settings.incumbent is not None
+        self._assigner = assigner
+        self._knows_flag = False
         self.router = Router(
             loop.learner.policy,
             featurizer,
@@ -109,6 +118,9 @@ class Live:
     ) -> Decision:
         """Draw a model, and log the decision. When it returns, the decision is durable.
 
+        With a rollout the variant of the request's unit serves. A change of its flag is in the log
+        before the first decision that was made under it.
+
         Args:
             context, forced, quality_value_usd: as :meth:`Router.decide` takes them.
 
@@ -119,9 +131,22 @@ class Live:
         """
         if self.store.decision(context.event_id) is not None:
             raise InputError(f"{self.store.path} has a decision {context.event_id!r:.80} already")
-        decision = self.router.decide(context, forced=forced, quality_value_usd=quality_value_usd)
+        assignment = None if self._assigner is None else self._assigner.assign(context)
+        if assignment is None and self._has_rollout:
+            raise InputError("this store was opened without its rollout, for feedback alone")
+        decision = self.router.decide(
+            context, forced=forced, quality_value_usd=quality_value_usd, assignment=assignment
+        )
+        self._log_flag_changes()
         self._take([decision])
         return decision
+
+    def status(self) -> dict[str, Any]:
+        """How it stands: the router's ``counts``, and ``rollout`` (:meth:`Assigner.status`)."""
+        return {
+            "counts": dict(self.router.counts),
+            "rollout": None if self._assigner is None else self._assigner.status(),
+        }
 
     def decision(self, event_id: str) -> Decision:
         """The logged decision of that id. Raises InputError when there is none."""
@@ -189,6 +214,24 @@ class Live:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _log_flag_changes(self) -> None:
+        """Log what became of the flag. A retriable failure keeps it for the next decision."""
+        if self._assigner is None:
+            return
+        # The start of a process is no change: the store knows what was logged last. A crash in
+        # between logs the same change again, which says nothing false.
+        known = self.store.get_meta(_FLAG_LOGGED) if not self._knows_flag else None
+        changes = self._assigner.changes([self.app], known=known)
+        self._knows_flag = True
+        if not changes:
+            return
+        try:
+            self._take(changes)
+            self.store.set_meta(_FLAG_LOGGED, str(changes[-1].data.get("version", "")))
+        except StorageError:
+            self._assigner.put_back(changes)
+            raise
+
     def _check(self, outcome: Outcome) -> None:
         """Refuse before it is logged what could never be joined."""
         self.decision(outcome.event_id)
@@ -212,7 +255,12 @@ class Live:
 
 
 def open_live(
-    settings: Settings, *, embed: bool = True, create: bool = True, wait_s: float = 10.0
+    settings: Settings,
+    *,
+    embed: bool = True,
+    create: bool = True,
+    wait_s: float = 10.0,
+    deciding: bool = True,
 ) -> Live:
     """The live loop of the settings, where its store stopped.
 
@@ -224,9 +272,11 @@ def open_live(
         embed: False where every context brings its embedding, or none is decided.
         create: make the store when it is missing.
         wait_s: how long to wait for another process that has the store, seconds.
+        deciding: False where nothing is decided: the rollout's flag is not asked.
 
     Raises:
-        ConfigError: the store was made with other settings, or the settings do not fit together.
+        ConfigError: the store was made with other settings, the settings do not fit together, or
+            the rollout's flag has no good value.
         InputError: there is no store, or it is no store.
         StorageError: the store cannot be read or written, or another process is learning on it.
         SnapshotError: its stored state does not load.
@@ -259,7 +309,10 @@ def open_live(
         if changes:
             store.append(changes)
             loop.run(store)
-        return Live(settings, store, loop, featurizer, resources.pop_all())
+        assigner = open_assigner(settings) if deciding else None
+        if assigner is not None:
+            resources.callback(assigner.close)
+        return Live(settings, store, loop, featurizer, resources.pop_all(), assigner)
 
 
 def recipe_of(settings: Settings, featurizer: Featurizer) -> Recipe:

@@ -1,7 +1,8 @@
 """From a context to a decision: featurize, mask, evaluate, draw. One public method.
 
 The law of this module: the logged pmf is the one that was sampled. Whatever the policy does not
-draw (a pin, a fallback) carries propensity 1, the slice ``forced`` and ``learn = False``.
+draw (a pin, a fallback, the incumbent) carries propensity 1, the slice ``forced`` and
+``learn = False``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from bandit_router.errors import DecisionError, EventError
 from bandit_router.events import MAX_ID_CHARS, PMF_TOLERANCE, clean_text
 from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy, sample
+from bandit_router.rollout.variants import Assignment, shadow_rule, uniform
 from bandit_router.types import Context, Decision, Evaluation, Features
 
 MAX_LOGGED_PROMPT_CHARS = 32_768
@@ -51,6 +53,16 @@ class FixedState:
         self.catalog = catalog
         self.learn_seq = learn_seq
         self.snapshot_id = snapshot_id
+
+
+class _Request(NamedTuple):
+    """What a decision is made of, whoever makes it."""
+
+    event_id: str
+    context: Context
+    features: Features
+    quality_value_usd: float
+    assignment: Assignment | None
 
 
 class Router:
@@ -110,14 +122,16 @@ class Router:
         features: Features | None = None,
         forced: str | None = None,
         quality_value_usd: float | None = None,
+        assignment: Assignment | None = None,
     ) -> Decision:
-        """Draw a model for ``context``.
+        """Draw a model for ``context``, or take the incumbent where it is assigned so.
 
         Args:
             context: what is known of the query.
             features: given when they are known already; else the featurizer is asked.
             forced: a pinned model, which need not pass the masks.
             quality_value_usd: of this request alone, USD, > 0.
+            assignment: the unit and its variant; None for the context's own and the router's.
 
         Raises:
             DecisionError: no model is eligible, or ``quality_value_usd`` is not above 0.
@@ -131,82 +145,121 @@ class Router:
         if not 0.0 < value < math.inf:
             raise DecisionError(f"quality_value_usd {value!r} must be finite and above 0")
         self.counts["decisions"] += 1
+        request = _Request(event_id, context, features, value, assignment)
+        given = () if assignment is None else assignment.rules
         if forced is not None:
             self.state.catalog[forced]
-            return self._forced(event_id, context, features, value, forced, (f"pin:{forced}",))
+            return self._forced(request, forced, (*given, f"pin:{forced}"))
         eligible, rules = self._eligible(context)
-        evaluated = self._evaluate(features, eligible, value)
+        rules = (*given, *rules)
+        if assignment is None or assignment.variant in {"bandit", "explore"}:
+            return self._drawn(request, eligible, rules)
+        incumbent = assignment.incumbent
+        if incumbent not in eligible:
+            rules = (*rules, f"incumbent_not_eligible:{incumbent}")
+            incumbent = self._safe(eligible)
+        if assignment.variant == "shadow":
+            return self._shadowed(request, eligible, incumbent, rules)
+        return self._forced(request, incumbent, (*rules, f"incumbent:{incumbent}"))
+
+    def _drawn(
+        self, request: _Request, eligible: tuple[str, ...], rules: tuple[str, ...]
+    ) -> Decision:
+        """The decision that is drawn: by the policy's pmf, or by that of the uniform holdout."""
+        evaluated = self._evaluate(request.features, eligible, request.quality_value_usd)
         if evaluated is None:
             self.counts["unusable_evaluations"] += 1
-            safe = self._safe_model
-            model = safe if safe is not None and safe in eligible else eligible[0]
-            rules = (*rules, "unusable_evaluation")
-            return self._forced(event_id, context, features, value, model, rules)
+            return self._forced(request, self._safe(eligible), (*rules, "unusable_evaluation"))
         evaluation, pmf, score, cost_usd = evaluated
-        index, part = sample(evaluation, self.salt, event_id)
-        return Decision(
-            event_id=event_id,
-            ts=float(context.ts),
-            features=features,
-            featurizer_id=self._featurizer.featurizer_id,
+        if request.assignment is not None and request.assignment.variant == "explore":
+            evaluation = uniform(evaluation)
+            pmf = tuple(evaluation.pmf.tolist())
+        index, part = sample(evaluation, self.salt, request.event_id)
+        return self._decision(
+            request,
             eligible=eligible,
             pmf=pmf,
             action=eligible[index],
             propensity=pmf[index],
             slice=part,
-            quality_value_usd=value,
             epsilon=float(evaluation.epsilon),
             predicted_score=score,
             predicted_cost_usd=cost_usd,
-            snapshot_id=self.state.snapshot_id,
-            learn_seq=self.state.learn_seq,
-            app=self._app,
-            unit_id=_short(context.unit_id),
-            tenant=_short(context.tenant),
-            variant=self._variant,
             rules=rules,
-            prompt_digest=_digest(context.prompt),
-            prompt=self._logged_prompt(context.prompt),
         )
 
-    def _forced(
+    def _shadowed(
         self,
-        event_id: str,
-        context: Context,
-        features: Features,
-        quality_value_usd: float,
-        model: str,
+        request: _Request,
+        eligible: tuple[str, ...],
+        incumbent: str,
         rules: tuple[str, ...],
     ) -> Decision:
+        """The incumbent's decision, beside what the policy would have drawn from, and drawn."""
+        evaluated = self._evaluate(request.features, eligible, request.quality_value_usd)
+        if evaluated is None:
+            self.counts["unusable_evaluations"] += 1
+            rules = (*rules, "unusable_evaluation", f"incumbent:{incumbent}")
+            return self._forced(request, incumbent, rules)
+        self.counts["forced"] += 1
+        evaluation, pmf, score, cost_usd = evaluated
+        index, _ = sample(evaluation, self.salt, request.event_id)
+        return self._decision(
+            request,
+            eligible=eligible,
+            pmf=pmf,
+            action=incumbent,
+            propensity=1.0,
+            slice="forced",
+            epsilon=float(evaluation.epsilon),
+            predicted_score=score,
+            predicted_cost_usd=cost_usd,
+            learn=False,
+            rules=(*rules, f"incumbent:{incumbent}", shadow_rule(eligible[index])),
+        )
+
+    def _forced(self, request: _Request, model: str, rules: tuple[str, ...]) -> Decision:
         """The decision when nothing is drawn: ``model`` is the only action of its pmf."""
         self.counts["forced"] += 1
-        evaluated = self._evaluate(features, (model,), quality_value_usd)
+        evaluated = self._evaluate(request.features, (model,), request.quality_value_usd)
         _, _, score, cost_usd = evaluated or (None, (), (), ())
-        return Decision(
-            event_id=event_id,
-            ts=float(context.ts),
-            features=features,
-            featurizer_id=self._featurizer.featurizer_id,
+        return self._decision(
+            request,
             eligible=(model,),
             pmf=(1.0,),
             action=model,
             propensity=1.0,
             slice="forced",
-            quality_value_usd=quality_value_usd,
             epsilon=0.0,
             predicted_score=score,
             predicted_cost_usd=cost_usd,
+            learn=False,
+            rules=rules,
+        )
+
+    def _decision(self, request: _Request, **drawn: Any) -> Decision:
+        """The decision with what it has from its context and from the policy's state."""
+        context, assignment = request.context, request.assignment
+        return Decision(
+            event_id=request.event_id,
+            ts=float(context.ts),
+            features=request.features,
+            featurizer_id=self._featurizer.featurizer_id,
+            quality_value_usd=request.quality_value_usd,
             snapshot_id=self.state.snapshot_id,
             learn_seq=self.state.learn_seq,
             app=self._app,
-            unit_id=_short(context.unit_id),
+            unit_id=_short(context.unit_id) if assignment is None else assignment.unit_id,
             tenant=_short(context.tenant),
-            variant=self._variant,
-            learn=False,
-            rules=rules,
+            variant=self._variant if assignment is None else assignment.variant,
             prompt_digest=_digest(context.prompt),
             prompt=self._logged_prompt(context.prompt),
+            **drawn,
         )
+
+    def _safe(self, eligible: tuple[str, ...]) -> str:
+        safe = self._safe_model
+        return safe if safe is not None and safe in eligible else eligible[0]
 
     def _eligible(self, context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
         catalog = self.state.catalog

@@ -76,8 +76,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One logged choice. ``pmf`` is the distribution that was sampled, aligned with ``eligible``.
 
     ``propensity == pmf[eligible.index(action)]`` unless ``slice == "forced"``, where it is 1 and
-    ``learn`` is False. ``learn_seq`` and ``snapshot_id`` name the exact policy state: the stored
-    snapshot, plus the training rows after it up to and including ``learn_seq``.
+    ``learn`` is False. In the variant ``shadow`` the pmf is what would have been drawn from, and
+    what served is forced (:mod:`bandit_router.rollout.variants`). ``learn_seq`` and ``snapshot_id``
+    name the exact policy state: the stored snapshot, plus the training rows after it up to and
+    including ``learn_seq``.
     """
 
     event_id: str

@@ -77,7 +77,7 @@ def command(
     if score is None and not answered:
         raise InputError("nothing to tell: give --score, --cost-usd, --model or --latency-s")
     settings = load_settings(config).with_store(db)
-    with open_live(settings, embed=False, create=False) as live:
+    with open_live(settings, embed=False, create=False, deciding=False) as live:
         decision = live.decision(event_id)
         now = time.time()
         outcomes: list[Outcome] = []

@@ -8,6 +8,7 @@ from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.errors import InputError, SnapshotError
 from bandit_router.loop import MemorySink
 from bandit_router.policy.base import sample, uniforms
+from bandit_router.rollout.variants import uniform, would_be
 from bandit_router.store_ops.resume import SALT, PolicyMaker, fresh_loop, policy_of, relearned
 from bandit_router.types import Decision, Evaluation
 
@@ -33,7 +34,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         models: per eligible model, as recomputed.
         pmf_identical: the recomputed pmf equals the logged one in every bit.
         predictions_identical: so do the recomputed scores and costs, where they were logged.
-        draw_identical: drawing from it again gives the same action from the same slice.
+        draw_identical: drawing from it again gives the same action from the same slice; in the
+            variant ``shadow`` the action that the bandit would have drawn.
         drawn_by: what chose the action, in words.
     """
 
@@ -81,8 +83,14 @@ def explain(
     evaluation = learner.policy.evaluate(
         decision.features, decision.eligible, decision.quality_value_usd
     )
+    shadowed = would_be(decision)
+    if decision.slice == "explore" and decision.variant == "explore":
+        evaluation = uniform(evaluation)
     pmf = tuple(evaluation.pmf.tolist())
-    if decision.slice == "forced":
+    if shadowed is not None:
+        same_pmf = pmf == decision.pmf and evaluation.epsilon == decision.epsilon
+        same_draw = decision.eligible[sample(evaluation, salt, event_id)[0]] == shadowed
+    elif decision.slice == "forced":
         same_pmf = same_draw = decision.pmf == (1.0,) and decision.eligible == (decision.action,)
     else:
         same_pmf = pmf == decision.pmf and evaluation.epsilon == decision.epsilon
@@ -122,7 +130,9 @@ def drawn_by(decision: Decision, salt: str) -> str:
     action, k = decision.action, len(decision.eligible)
     if decision.slice == "forced":
         why = ", ".join(decision.rules) or "no rule was logged"
-        return f"{action} was not drawn but forced ({why}); nothing is learned from it"
+        shadowed = would_be(decision)
+        beside = "" if shadowed is None else f"; the bandit would have drawn {shadowed}"
+        return f"{action} was not drawn but forced ({why}); nothing is learned from it{beside}"
     part, point = uniforms(salt, decision.event_id)
     drawn = f"{action} was drawn with probability {decision.propensity:.4f}"
     if decision.slice == "explore":

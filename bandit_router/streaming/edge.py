@@ -20,9 +20,10 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
-from bandit_router.adapters.kafka.client import DECISIONS, OUTCOMES
+from bandit_router.adapters.kafka.client import CHANGES, DECISIONS, OUTCOMES
 from bandit_router.adapters.kafka.relay_process import RelayProcess
 from bandit_router.adapters.outbox import Outbox, Outgoing
+from bandit_router.assigning import Assigner, open_assigner
 from bandit_router.bootstrap import make_connection, make_featurizer
 from bandit_router.config import Settings
 from bandit_router.eligibility import Eligibility
@@ -32,6 +33,7 @@ from bandit_router.features.featurizer import Featurizer
 from bandit_router.learner import Learner
 from bandit_router.live import check_values, configured_policy, recipe_of
 from bandit_router.loop import MemorySink
+from bandit_router.rollout.variants import Assignment
 from bandit_router.router import FixedState, Router
 from bandit_router.snapshot import Recipe
 from bandit_router.store_ops import fresh_loop
@@ -88,6 +90,7 @@ class Edge:
         recipe: what the untrained policy is made from, which serves until there is a snapshot.
         outbox: takes the events; it is closed with the edge.
         eligibility: masks before the pmf; None for none.
+        assigner: the rollout, closed with the edge; None: the bandit serves everybody.
 
     Attributes:
         app: the name in the settings.
@@ -102,6 +105,7 @@ class Edge:
         outbox: Outbox,
         *,
         eligibility: Eligibility | None = None,
+        assigner: Assigner | None = None,
     ) -> None:
         self.app, self.apps = settings.app.name, settings.apps
         self._settings, self._featurizer = settings, featurizer
@@ -117,6 +121,10 @@ class Edge:
         self._companions: dict[str, Companion] = {}
         self._resources = ExitStack()
         self._resources.callback(outbox.close)
+        self._assigner = assigner
+        self._flag_lock = threading.Lock()
+        if assigner is not None:
+            self._resources.callback(assigner.close)
         self._serving: dict[str, _Serving] = {}
         for app in self.apps:
             learner = fresh_loop(
@@ -155,6 +163,9 @@ class Edge:
         that is not eligible: forced, not logged, not learned from, with the rule
         ``outbox_unavailable``.
 
+        With a rollout the variant of the request's unit serves. A change of its flag is in the
+        outbox before the first decision that was made under it.
+
         Args:
             context, forced, quality_value_usd: as :meth:`Router.decide` takes them.
 
@@ -163,18 +174,22 @@ class Edge:
             DecisionError: no model is eligible.
         """
         app = self.app_of(context)
+        assignment = None if self._assigner is None else self._assigner.assign(context)
         with self._lock:
             if self._recent.get(clean_text(context.event_id)):
                 raise InputError(f"there is a decision {context.event_id!r:.80} already")
             router = self._serving[app].router
-            decision = router.decide(context, forced=forced, quality_value_usd=quality_value_usd)
+            decision = router.decide(
+                context, forced=forced, quality_value_usd=quality_value_usd, assignment=assignment
+            )
             payload = encode(decision)
             self._remember(decision.event_id, app)
         try:
+            self._log_flag_changes()
             self._outbox.put([Outgoing(DECISIONS, app, payload)])
         except StorageError as error:
             with self._lock:
-                return self._unlogged(context, router, decision, error)
+                return self._unlogged(context, router, decision, error, assignment)
         with self._lock:
             self._counts["decisions"] += 1
             self._alarm = ""
@@ -221,7 +236,8 @@ class Edge:
         taken, ``refused_outcomes``, ``unlogged_decisions``, ``outcomes_of_unlogged``, and
         ``unusable_evaluations`` of a policy with a damaged state. ``outbox``: the backlog in events
         and bytes, and the age of the oldest, seconds. ``apps``: for each the snapshot it decides
-        with, and for how long, seconds. ``relay`` and ``follower``: theirs.
+        with, and for how long, seconds. ``rollout``: the flag (:meth:`Assigner.status`), or None.
+        ``relay`` and ``follower``: theirs.
         """
         names = (
             "decisions",
@@ -242,6 +258,7 @@ class Edge:
             },
             "outbox": self._outbox_status(),
             "apps": {app: _status_of(serving, now) for app, serving in self._serving.items()},
+            "rollout": None if self._assigner is None else self._assigner.status(),
             **{name: companion.status() for name, companion in self._companions.items()},
         }
 
@@ -279,13 +296,34 @@ class Edge:
         if before is not None:
             self._unusable += before.router.counts["unusable_evaluations"]
 
+    def _log_flag_changes(self) -> None:
+        """Put what became of the flag into the outbox; what cannot be put is kept for next time."""
+        if self._assigner is None:
+            return
+        with self._flag_lock:
+            changes = self._assigner.changes(self.apps)
+            if not changes:
+                return
+            try:
+                self._outbox.put(
+                    [Outgoing(CHANGES, change.app, encode(change)) for change in changes]
+                )
+            except StorageError:
+                self._assigner.put_back(changes)
+                raise
+
     def _remember(self, event_id: str, app: str) -> None:
         self._recent[event_id] = app
         if len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
 
     def _unlogged(
-        self, context: Context, router: Router, decision: Decision, error: StorageError
+        self,
+        context: Context,
+        router: Router,
+        decision: Decision,
+        error: StorageError,
+        assignment: Assignment | None,
     ) -> Decision:
         """What serves instead of a draw that could not be logged. A pin is no draw: it stays."""
         self._counts["unlogged_decisions"] += 1
@@ -299,6 +337,7 @@ class Edge:
                 features=decision.features,
                 forced=safe if safe in decision.eligible else decision.eligible[0],
                 quality_value_usd=decision.quality_value_usd,
+                assignment=assignment,
             )
         return msgspec.structs.replace(decision, rules=rules)
 
@@ -345,7 +384,8 @@ def open_edge(
         eligibility: masks before the pmf; None for none.
 
     Raises:
-        ConfigError: ``events.transport`` is not ``kafka``, or the settings do not fit together.
+        ConfigError: ``events.transport`` is not ``kafka``, the settings do not fit together, or the
+            rollout's flag has no good value.
         InputError: ``events.outbox`` is another kind of file.
         StorageError: the outbox cannot be opened, is damaged, or another router has it.
         DependencyError: the encoder or the policy's package is missing.
@@ -366,7 +406,10 @@ def open_edge(
     )
     with ExitStack() as failing:
         failing.callback(outbox.close)
-        edge = Edge(settings, featurizer, recipe, outbox, eligibility=eligibility)
+        assigner = open_assigner(settings)
+        edge = Edge(
+            settings, featurizer, recipe, outbox, eligibility=eligibility, assigner=assigner
+        )
         failing.pop_all()
         failing.callback(edge.close)
         relay = RelayProcess(events.outbox, make_connection(events))

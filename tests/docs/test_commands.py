@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from bandit_router.cli import app as cli
 
 HEAVY = {
-    "arro3", "crc32c", "fastembed", "kafka", "numba", "numpy", "onnxruntime", "pareto_bandit",
-    "pydantic_settings", "scipy", "sklearn", "sqlite_utils", "vowpalwabbit",
+    "arro3", "crc32c", "fastembed", "kafka", "numba", "numpy", "onnxruntime", "openfeature",
+    "pareto_bandit", "pydantic_settings", "scipy", "sklearn", "sqlite_utils", "vowpalwabbit",
 }  # fmt: skip
 
 

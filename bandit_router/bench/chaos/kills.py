@@ -30,8 +30,8 @@ def killed(
 ) -> Finding:
     """Kill each of ``victims`` (``router``, ``relay``, ``learner``, ``broker``) so many times.
 
-    A victim is killed at a seeded random moment after it has come back to work. Several are killed
-    independently of each other, all the time.
+    A victim is killed at a seeded random moment after it has come back to work, a learner or broker
+    that takes long for that also before. Several are killed independently of each other.
     """
     if "broker" in victims and rig.kind == TANSU:
         raise NotHere("Tansu in memory keeps nothing over a kill; see its restart")
@@ -87,16 +87,16 @@ def _kill_relay(router: Router, _: LearnerProcess, __: Running, rng: random.Rand
 
 
 def _kill_learner(_: Router, learner: LearnerProcess, __: Running, rng: random.Random) -> int:
-    """After it has stored a random number of events more, in this life."""
-    wait_for_progress(learner, rng.randrange(1, 60))
+    """Once it has stored a few events more in this life, or before it gets to it."""
+    wait_for_progress(learner, rng.randrange(1, 60), timeout_s=rng.uniform(1.0, 5.0))
     learner.kill()
     learner.start()
     return 1
 
 
 def _kill_broker(_: Router, learner: LearnerProcess, broker: Running, rng: random.Random) -> int:
-    """After events have come through it to the learner again."""
-    wait_for_progress(learner, rng.randrange(1, 60))
+    """Once events have come through it to the learner again, or before that."""
+    wait_for_progress(learner, rng.randrange(1, 60), timeout_s=rng.uniform(0.2, 2.0))
     broker.process.kill()
     broker.process.restart()
     return 1

@@ -139,15 +139,16 @@ class Router:
 
     def relay_pid(self) -> int | None:
         """The process that sends what is in the outbox, or None while there is none."""
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
+        group = None if self.server is None else self.server.group
+        if group is None:
+            return None
+        for pid in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()):
             with contextlib.suppress(OSError):
-                if _RELAY in file.read_bytes() and os.getpgid(int(file.parent.name)) == self._group:
-                    return int(file.parent.name)
+                if os.getpgid(pid) == group:
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    if _RELAY in command:
+                        return pid
         return None
-
-    @property
-    def _group(self) -> int | None:
-        return None if self.server is None else self.server.group
 
     def kill(self) -> None:
         """``kill -9``; nothing happens when it does not run."""

@@ -63,6 +63,13 @@ def command(
     ] = "crossed",
     alpha: Annotated[float, typer.Option(help="1 - coverage of the intervals.")] = 0.05,
     jobs: Annotated[int, typer.Option(help="Processes to use.", min=1)] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Work on --jobs parts of the log on this Dask cluster, as in tcp://host:8786, "
+            "whose workers must find the log under the same path (extra: cluster)."
+        ),
+    ] = None,
     export: Annotated[
         Path | None,
         typer.Option(help="Write the interactions to this .jsonl or .parquet, and do no more."),
@@ -96,7 +103,7 @@ def command(
         key=load_settings(config).snapshot_key,
         parts=jobs,
     )
-    report = _evaluated(request, jobs)
+    report = _evaluated(request, jobs, scheduler)
     emit(_builtins(report), json_output, human=lambda console: _show(console, report))
 
 
@@ -113,10 +120,15 @@ def _catalog(path: Path) -> Catalog:
     return read_whole_price_list(path)
 
 
-def _evaluated(request: Request, jobs: int) -> Report:
+def _evaluated(request: Request, jobs: int, scheduler: str | None) -> Report:
     from bandit_router.store_ops.evaluating import evaluate
     from bandit_router.store_ops.part_workers import PartWorkers
 
+    if scheduler is not None:
+        from bandit_router.adapters.joblib_parts import DaskParts
+
+        with DaskParts(scheduler) as run:
+            return evaluate(request, run)
     if jobs == 1:
         return evaluate(request)
     with PartWorkers(jobs) as run:

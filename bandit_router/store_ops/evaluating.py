@@ -41,7 +41,7 @@ from bandit_router.store_ops.ope_targets import (
     prices_usd,
     resolve,
     restored,
-    stored_catalog,
+    stored_catalogs,
     targets_of,
     trained,
 )
@@ -200,12 +200,14 @@ def _evaluated(
     problem = first.propensities.problem()
     if problem is not None:
         raise InputError(f"{request.log}: {problem}")
-    catalog = request.catalog or stored_catalog(request.log)
+    stored = stored_catalogs(request.log, request.key)
+    catalog = request.catalog or (stored and stored.now)
     prices = prices_usd(source.models, catalog, first.mean_costs_usd())
+    start = request.catalog or (stored and stored.first)
     policies = {name: restored(snapshot) for name, snapshot in named.snapshots.items()}
     for name in named.learners:
         policies[name] = trained(
-            name, request.log, train_until, catalog, dimension=source.features, seed=request.seed
+            name, request.log, train_until, start, dimension=source.features, seed=request.seed
         )
     targets = targets_of(named, source.models, prices, policies, request.quality_value_usd)
     fitted = first.finish(max(prices.values(), default=0.0))

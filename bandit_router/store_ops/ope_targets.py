@@ -105,13 +105,24 @@ def _has_snapshot(log: Path, snapshot_id: str) -> bool:
         return snapshot_id in store.snapshot_ids()
 
 
-def stored_catalog(log: Path) -> Catalog | None:
-    """The catalog that a store's learner started from; None for an export or without snapshots."""
+@dataclass(frozen=True)
+class Catalogs:
+    """The models of a store's learner before its first row, and now."""
+
+    first: Catalog
+    now: Catalog
+
+
+def stored_catalogs(log: Path, key: bytes | None) -> Catalogs | None:
+    """Of a store's newest snapshot; None for an export or without a snapshot that verifies."""
     if not is_store(log):
         return None
     with SqliteStore.open(log, create=False, read_only=True) as store:
-        snapshot = next(store.snapshots(), None)
-    return None if snapshot is None else Catalog(snapshot.manifest.recipe.catalog)
+        snapshot = next(store.snapshots(key=key), None)
+    if snapshot is None:
+        return None
+    manifest = snapshot.manifest
+    return Catalogs(Catalog(manifest.recipe.catalog), Catalog(manifest.catalog))
 
 
 def prices_usd(

@@ -152,6 +152,7 @@ def delivery_timed_out(rig: Rig, *, times: int, halted_s: float = 4.0, seed: int
                 part = whole[i * per : (i + 1) * per]
                 half = len(part) // 2
                 fill(outbox, (outgoing(e) for events in part[:half] for e in events), batch=50)
+                wait_until(lambda: box.backlog().events == 0, 60, "the first half is sent")
                 broker.process.pause()
                 try:
                     fill(outbox, (outgoing(e) for events in part[half:] for e in events))

@@ -317,3 +317,64 @@ def test_every_variant_is_explained_and_rebuilt_to_the_bit(config):
             assert explained.identical, (decision.variant, explained)
             assert ("would have drawn" in explained.drawn_by) == (decision.variant == "shadow")
         assert rebuild(router.store).identical
+
+
+def experiment(config: Path) -> dict:
+    result = CliRunner().invoke(
+        cli.app, ["experiment", "status", "--config", str(config), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_the_decisions_say_who_was_exposed_to_what(config):
+    rollout(config, "set", "5", "--explore", "2")
+    numbers = itertools.count()
+    with live(config) as router:
+        before = one_round(router, numbers)
+    rollout(config, "set", "50")
+    with live(config) as router:
+        after = one_round(router, numbers)
+        later = [f"late-{n}" for n in range(100)]
+        for unit in later:
+            router.decide(query(next(numbers), unit))
+    found = experiment(config)
+    variants = found["variants"]
+    moved = [unit for unit in before if before[unit] != after[unit]]
+    assert found["units_moved"] == len(moved) > 0
+    for variant in ("bandit", "static", "explore"):
+        were = {unit for unit in before if variant in (before[unit], after[unit])}
+        assert len(were) <= variants[variant]["units"] <= len(were) + len(later)
+    assert sum(row["first_exposures"] for row in variants.values()) == UNITS + len(later)
+    assert sum(row["decisions"] for row in variants.values()) == 2 * UNITS + len(later)
+    assert variants["bandit"]["expected"] == pytest.approx(0.05 * UNITS + 0.5 * len(later))
+    assert not found["sample_ratio"]["mismatch"]
+
+
+def test_requests_that_get_lost_in_one_variant_are_noticed(config):
+    """A client that gives up on half of the bandit's units before they are decided."""
+    rollout(config, "set", "50")
+    assigner = open_assigner(load_settings(config))
+    variants = {f"u{n}": assigner.assign(query(n, f"u{n}")).variant for n in range(1000)}
+    assigner.close()
+    lost = {unit for n, unit in enumerate(variants) if variants[unit] == "bandit" and n % 2}
+    with live(config) as router:
+        for number, unit in enumerate(variants):
+            if unit not in lost:
+                router.decide(query(number, unit))
+    found = experiment(config)["sample_ratio"]
+    assert found["mismatch"]
+    assert found["p_value"] < 1e-3
+    shown = CliRunner().invoke(cli.app, ["experiment", "status", "--config", str(config)])
+    assert "do not compare the variants" in " ".join(shown.output.split())
+
+
+def test_units_served_by_a_switched_off_flag_are_not_tested(config):
+    rollout(config, "set", "50")
+    rollout(config, "off")
+    with live(config) as router:
+        for number in range(50):
+            router.decide(query(number, f"u{number}"))
+    found = experiment(config)
+    assert found["variants"]["static"]["units"] == 50
+    assert (found["sample_ratio"]["units"], found["sample_ratio"]["not_tested"]) == (0, 50)

@@ -87,7 +87,7 @@ def follow(
     """
     size, k = bets.shape[0], pmf.shape[1]
     log_wealth, drift, sums = np.zeros((2, size)), np.zeros((2, size)), np.zeros(6)
-    residual, weight, control = np.zeros(k), np.zeros(k), np.empty(k)
+    residual, weight, control = np.zeros(k), np.zeros(k), np.empty((2, k))
     missed, truth, mark = -1, 0.0, 0
     for t in range(rewards.shape[0]):
         kernels.push(
@@ -127,7 +127,7 @@ def follow_best(rewards, actions, pmf, potential, base, floor, bets, log_prior, 
     n, k = pmf.shape
     size = bets.shape[0]
     log_wealth, drift, sums = np.zeros((k, 2, size)), np.zeros((k, 2, size)), np.zeros((k, 6))
-    residual, weight, control = np.zeros((k, k)), np.zeros((k, k)), np.empty(k)
+    residual, weight, control = np.zeros((k, k)), np.zeros((k, k)), np.empty((2, k))
     truth, contrast = np.zeros(k), np.empty(k)
     for t in range(n):
         own = 0.0
@@ -166,7 +166,7 @@ def experiment(
     """
     one, two = bets.shape[0], guard_bets.shape[0]
     pmf, contrast = np.array([1.0 - share, share]), np.array([-1.0, 1.0])
-    base, floor, control = np.full(2, 0.5), np.zeros(2), np.empty(2)
+    base, floor, control = np.full(2, 0.5), np.zeros(2), np.empty((2, 2))
     wealth, drift, sums = np.zeros((2, one)), np.zeros((2, one)), np.zeros(6)
     residual, weight = np.zeros(2), np.zeros(2)
     guard_wealth, guard_drift = np.zeros((2, two)), np.zeros((2, two))

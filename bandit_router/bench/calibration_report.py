@@ -55,14 +55,15 @@ def figures(result: CalibrationResult) -> list[Figure]:
 
 
 def _coverage_figures(result: CalibrationResult) -> list[Figure]:
-    kinds = result.coverage
-    worst = max(kinds, key=lambda own: upper_bound(own.misses, len(own.covered.missed)))
-    runs = len(worst.covered.missed)
-    note = (
-        f"of {len(kinds)} kinds, the worst: {worst.world}, {worst.what}, {worst.misses} of {runs}"
-    )
-    value = upper_bound(worst.misses, runs)
-    return [Figure("miscoverage at any row, upper bound", value, "", at_most=ALPHA, note=note)]
+    kinds = {f"{c.world}, {c.what}": (c.misses, len(c.covered.missed)) for c in result.coverage}
+    for chance, means in result.means.items():
+        kinds[f"mean of Bernoulli({chance:g})"] = means.missed["mixture of bets"]
+    bounds = {name: upper_bound(*counts) for name, counts in kinds.items()}
+    worst = max(bounds, key=bounds.__getitem__)
+    missed, runs = kinds[worst]
+    note = f"of {len(kinds)} kinds, the worst: {worst}, {missed} of {runs}"
+    name = "miscoverage at any row, upper bound"
+    return [Figure(name, bounds[worst], "", at_most=ALPHA, note=note)]
 
 
 def _width_figures(result: CalibrationResult) -> list[Figure]:

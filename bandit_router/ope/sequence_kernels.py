@@ -66,26 +66,17 @@ def controls(contrast, base, floor, residual, weight, control, sums):
 
 
 @njit(cache=True, nogil=True)
-def reach_of(sign, pmf, contrast, floor, control):
-    """The most that any draw and any reward can take from xi - sum d c, on one side."""
+def pulls(sign, pmf, contrast, floor, control, pull):
+    """Into ``pull``: the most that drawing each action can take from xi - sum d c, on one side."""
     reach = 0.0
     for a in range(pmf.shape[0]):
-        mass = sign * contrast[a]
+        mass, pull[a] = sign * contrast[a], 0.0
         if mass > 0.0:
-            reach = max(reach, mass / pmf[a] * (control[a] - floor[a]))
+            pull[a] = mass / pmf[a] * (control[a] - floor[a])
         elif mass < 0.0:
-            reach = max(reach, -mass / pmf[a] * (1.0 - control[a]))
+            pull[a] = -mass / pmf[a] * (1.0 - control[a])
+        reach = max(reach, pull[a])
     return reach
-
-
-@njit(cache=True, nogil=True)
-def capped(ratio, control, floor, cap):
-    """The control of one action whose weight is ``ratio``, within the cap."""
-    if ratio > 0.0:
-        return min(control, floor + cap / ratio)
-    if ratio < 0.0:
-        return max(control, 1.0 + cap / ratio)
-    return control
 
 
 @njit(cache=True, nogil=True)
@@ -93,34 +84,33 @@ def push(
     reward, action, pmf, contrast, base, floor,
     bets, log_wealth, drift, sums, residual, weight, control,
 ):  # fmt: skip
-    """Take one row: reward in [floor, 1]; what is given per action, and ``control``, shape (K,).
+    """Take one row: reward in [floor, 1]; what is given per action has shape (K,), the scratch
+    ``control`` (2, K).
+
+    Capping the control so that an action's pull is ``cap`` lowers sum d c by pmf (pull - cap) and
+    raises the row's own term by pull - cap, when that action was drawn: on average nothing.
 
     ``residual`` and ``weight``, shape (K,), learn by how much ``base`` is wrong for each action.
     """
-    plain = controls(contrast, base, floor, residual, weight, control, sums)
+    plain = controls(contrast, base, floor, residual, weight, control[0], sums)
     ratio = contrast[action] / pmf[action]
-    whole = plain + ratio * (reward - control[action])
+    whole = plain + ratio * (reward - control[0, action])
     sums[TOTAL] += whole
     sums[SQUARES] += whole * whole
     for side in range(2):
         sign = 1.0 - 2.0 * side
-        reach = reach_of(sign, pmf, contrast, floor, control)
+        own = sign * ratio * (reward - control[0, action])
+        reach = pulls(sign, pmf, contrast, floor, control[0], control[1])
         for k in range(bets.shape[0]):
             room = 1.0 / bets[k]
-            centre, predicted, expected = control[action], sign * plain, sign * plain
-            if reach > CAP * room:
-                worst, expected = 0.0, 0.0
+            cap, predicted, gain = CAP * room, sign * plain, own
+            if reach > cap:
+                expected = predicted
                 for a in range(pmf.shape[0]):
-                    mass = sign * contrast[a]
-                    if mass == 0.0:
-                        continue
-                    own = mass / pmf[a]
-                    least = capped(own, control[a], floor[a], CAP * room)
-                    expected += mass * least
-                    worst = max(worst, own * (least - floor[a]) if own > 0.0 else own * (least - 1))
-                centre = capped(sign * ratio, centre, floor[action], CAP * room)
-                predicted = min(predicted, expected + FLOOR * room - worst)
-            gain = sign * ratio * (reward - centre) + expected - predicted
+                    if control[1, a] > cap:
+                        expected -= pmf[a] * (control[1, a] - cap)
+                predicted = min(predicted, expected + FLOOR * room - cap)
+                gain += max(control[1, action] - cap, 0.0) + expected - predicted
             log_wealth[side, k] += log_of(bets[k] * gain)
             drift[side, k] += predicted
     residual[action] += reward - base[action]
@@ -133,7 +123,7 @@ def push_many(
     bets, log_wealth, drift, sums, residual, weight,
 ):  # fmt: skip
     """:func:`push` row by row; arrays of shapes (n,), (n,) and (n, K)."""
-    control = np.empty(pmf.shape[1])
+    control = np.empty((2, pmf.shape[1]))
     for t in range(rewards.shape[0]):
         push(
             rewards[t], actions[t], pmf[t], contrast[t], base[t], floor[t],

@@ -256,6 +256,18 @@ def test_no_harm_raises_an_alarm_in_no_more_runs_than_alpha(restart):
     assert binom.sf(alarms - 1, runs, 0.1) > LEVEL
 
 
+def test_the_wealth_of_restarts_is_shared_by_hand():
+    """Process j has 1 / ((j + 1) (j + 2)); what is left for those to come is 1 / (started + 1)."""
+    config = HarmConfig(harm_is="above", limit=0.4, restart_every=50)
+    values = (np.random.default_rng(24).random(120) < 0.5).astype(float)
+    monitor = HarmMonitor(1, config)
+    monitor.update(values, np.zeros(120, dtype=int), ONE, ONE)
+    parts = [mean_of(values[start:], config.rewards) for start in (0, 50, 100)]
+    wealth = [math.exp(part.log_evidence_above(0.4)) for part in parts]
+    exact = wealth[0] / 2 + wealth[1] / 6 + wealth[2] / 12 + 1 / 4
+    assert monitor.log_evidence == pytest.approx(math.log(exact), abs=1e-9)
+
+
 def test_twenty_points_worse_are_noticed_within_500_decisions_in_most_runs():
     config, when = HarmConfig(harm_is="below", limit=-0.02), []
     for seed in range(60):
@@ -365,6 +377,18 @@ def test_predictions_and_known_least_rewards_narrow_the_bounds():
     wide = SequenceConfig(lower=-5.0, upper=1.0, scale=2.0)
     known = fed(log, TARGET, wide, least=np.zeros(K)).bounds().width
     assert known < 0.8 * fed(log, TARGET, wide).bounds().width
+
+
+def test_a_known_least_reward_counts_as_the_end_of_the_range():
+    """The same rows in a range that is wider than need be: bet by bet the same wealth."""
+    log, span = rows(23, 300, epsilon=0.02), 6.0
+    narrow = fed(log, TARGET - log["pmf"], SequenceConfig(scale=0.5))
+    config = SequenceConfig(lower=1.0 - span, upper=1.0, scale=0.5)
+    wide = fed(log, TARGET - log["pmf"], config, least=np.zeros(K))
+    same = min(len(narrow._bets), len(wide._bets))
+    assert same > 10
+    assert wide._bets[-same:] == pytest.approx(span * narrow._bets[-same:])
+    assert wide._log_wealth[:, -same:] == pytest.approx(narrow._log_wealth[:, -same:], abs=1e-9)
 
 
 def test_no_weight_is_too_large_for_a_bound():

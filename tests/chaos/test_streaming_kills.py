@@ -14,8 +14,6 @@ from support.chaos import assert_survived, rig_on
 from bandit_router.bench.chaos.cluster import leader_killed
 from bandit_router.bench.chaos.kills import forgetful_restart, killed, killed_before_delivery
 
-SESSION_S = 2.0
-
 
 def kills(default: int) -> int:
     return int(os.environ.get("CHAOS_KILLS", default))
@@ -28,7 +26,6 @@ def test_router_relay_and_learner_killed_again_and_again_lose_and_double_nothing
         rig_on(own_broker, tmp_path),
         victims=("router", "relay", "learner"),
         kills=kills(2),
-        session_timeout_s=SESSION_S,
     )
     assert_survived(finding)
     assert finding.bits_equal
@@ -37,9 +34,7 @@ def test_router_relay_and_learner_killed_again_and_again_lose_and_double_nothing
 def test_what_was_acknowledged_and_not_delivered_when_the_router_died_is_delivered_by_the_next(
     own_broker, tmp_path
 ):
-    finding = killed_before_delivery(
-        rig_on(own_broker, tmp_path), kills=kills(2), session_timeout_s=SESSION_S
-    )
+    finding = killed_before_delivery(rig_on(own_broker, tmp_path), kills=kills(1))
     assert_survived(finding)
     assert finding.bits_equal
 
@@ -56,7 +51,6 @@ def test_every_process_and_the_broker_killed_again_and_again_lose_and_double_not
         rig_on(kafka, tmp_path),
         victims=("router", "relay", "learner", "broker"),
         kills=kills(20),
-        session_timeout_s=SESSION_S,
     )
     assert_survived(finding)
     assert finding.bits_equal

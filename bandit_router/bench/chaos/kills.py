@@ -25,9 +25,7 @@ BACK_S = 30.0
 """How long a killed process may take until it works again, before the next kill comes anyway."""
 
 
-def killed(
-    rig: Rig, *, victims: Sequence[str], kills: int, seed: int = 1, session_timeout_s: float = 6.0
-) -> Finding:
+def killed(rig: Rig, *, victims: Sequence[str], kills: int, seed: int = 1) -> Finding:
     """Kill each of ``victims`` (``router``, ``relay``, ``learner``, ``broker``) so many times.
 
     A victim is killed at a seeded random moment after it has come back to work, a learner or broker
@@ -38,7 +36,7 @@ def killed(
     started = time.monotonic()
     with (
         rig.broker(own="broker" in victims) as broker,
-        rig.site(broker, session_timeout_s=session_timeout_s) as site,
+        rig.site(broker) as site,
     ):
         router, learner = site.router(rate=RATE), site.learner()
         router.start()
@@ -119,9 +117,7 @@ def wait_for_progress(learner: LearnerProcess, events: int, timeout_s: float = B
     return False
 
 
-def killed_before_delivery(
-    rig: Rig, *, kills: int, session_timeout_s: float = 6.0, seed: int = 2
-) -> Finding:
+def killed_before_delivery(rig: Rig, *, kills: int, seed: int = 2) -> Finding:
     """Kill the router, and the relay in it, between acknowledgement and delivery.
 
     The broker is halted first, so that what is acknowledged from then on waits in the outbox.
@@ -129,7 +125,7 @@ def killed_before_delivery(
     started = time.monotonic()
     with (
         rig.broker(own=True) as broker,
-        rig.site(broker, session_timeout_s=session_timeout_s) as site,
+        rig.site(broker) as site,
     ):
         router, learner = site.router(rate=RATE), site.learner()
         router.start()

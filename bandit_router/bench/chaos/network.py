@@ -33,14 +33,13 @@ def bad_network(
     *,
     times: int,
     lasting_s: float,
-    session_timeout_s: float = 6.0,
     seed: int = 4,
 ) -> Finding:
     """The network between broker and everybody fails in these ways, each so many times and long."""
     started = time.monotonic()
     with (
         rig.broker(own=True, proxied=True) as broker,
-        rig.site(broker, session_timeout_s=session_timeout_s) as site,
+        rig.site(broker) as site,
     ):
         router, learner = site.router(rate=RATE), site.learner()
         router.start()

@@ -64,9 +64,7 @@ class Scenario:
 
 
 def _killed(victim: str) -> Callable[[Rig, Size], Finding]:
-    return lambda rig, size: kills.killed(
-        rig, victims=(victim,), kills=size.kills, session_timeout_s=session_s(rig)
-    )
+    return lambda rig, size: kills.killed(rig, victims=(victim,), kills=size.kills)
 
 
 def _network(mode: network.Mode) -> Callable[[Rig, Size], Finding]:
@@ -130,11 +128,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
 )
 """In the order of the table."""
-
-
-def session_s(rig: Rig) -> float:
-    """The shortest session that a broker of this kind allows and a busy machine keeps, seconds."""
-    return 2.0 if rig.kind == KAFKA else 6.0
 
 
 def chosen(only: Sequence[str]) -> tuple[Scenario, ...]:

@@ -22,6 +22,9 @@ from bandit_router.errors import DependencyError, InputError
 
 TANSU, KAFKA, OUTSIDE = "tansu", "kafka", "outside"
 
+SESSION_S = {TANSU: 6.0, KAFKA: 3.0}
+"""How long a silent learner keeps its partitions, seconds."""
+
 
 def available() -> list[str]:
     """The kinds of broker that can be started on this machine."""
@@ -49,7 +52,7 @@ def rig(kind: str, bootstrap: str | None = None) -> Iterator[Rig]:
         raise DependencyError(f"cannot start the broker {kind}: {reason}")
     with TemporaryDirectory(prefix="bandit-router-bench-") as folder:
         if bootstrap is None:
-            yield Rig(Path(folder), kind)
+            yield Rig(Path(folder), kind, session_timeout_s=SESSION_S[kind])
         else:
             yield Rig(Path(folder), OUTSIDE, Running(f"Kafka at {bootstrap}", bootstrap))
 
@@ -88,10 +91,19 @@ class Rig:
         kind: ``tansu``, ``kafka`` or ``outside``.
         running: a broker of that kind that is there already and may be shared. What a scenario
             does to it, it mends.
+        session_timeout_s: of the learners, unless a scenario says another.
     """
 
-    def __init__(self, folder: Path, kind: str, running: Running | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        running: Running | None = None,
+        *,
+        session_timeout_s: float = 6.0,
+    ) -> None:
         self.folder, self.kind = folder, kind
+        self._session_timeout_s = session_timeout_s
         self._running = running
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -142,7 +154,7 @@ class Rig:
         self, broker: Running, *, replication: int = 1, topics: bool = True, **options: Any
     ) -> Iterator[Site]:
         """An installation on a broker, with topics of its own."""
-        options.setdefault("session_timeout_s", 6.0)
+        options.setdefault("session_timeout_s", self._session_timeout_s)
         folder = self._fresh("site")
         with Site(folder, broker.bootstrap, f"chaos-{uuid.uuid4().hex[:10]}", **options) as site:
             if topics:

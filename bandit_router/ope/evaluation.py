@@ -34,9 +34,10 @@ ESTIMATORS: Mapping[str, type[Estimator]] = {e.name: e for e in (Ips, Snips, Dou
 
 
 COST_MARGIN = 2.0
-"""Costs have no upper limit, and intervals need one. It is this many times the largest cost in the
-log or the dearest price known, whichever is more: what queries without a matching row would have
-cost on average is assumed to lie below it."""
+"""Costs have no upper limit, and intervals need one. A model's is this many times the largest cost
+it had in the log, or the price known of it if that is more (the largest of all, if neither is
+known): what the queries without a matching row would have cost on average is assumed to lie below
+it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Survey:
     Attributes:
         n: rows.
         propensities: whether they are those that drew.
-        largest_cost_usd: the largest cost seen, USD.
+        largest_cost_usd: the largest cost seen of each model, USD, (K,); 0 without any.
         smallest_value_usd: the smallest quality value that rewards are counted at, USD.
     """
 
@@ -88,7 +89,7 @@ class Survey:
         k, folding = len(question.models), question.folding
         self.n = 0
         self.propensities = PropensityCheck(question.models)
-        self.largest_cost_usd, self.smallest_value_usd = 0.0, np.inf
+        self.largest_cost_usd, self.smallest_value_usd = np.zeros(k), np.inf
         self._spent, self._priced = ExactSums(len(question.models)), np.zeros(k, np.int64)
         self._fits = "dr" in question.estimators
         self._score = OutcomeSums(k, features, folding=folding, bounded=True)
@@ -114,7 +115,7 @@ class Survey:
         hit = log.action[:, None] == np.arange(len(log.models))
         self._spent.add(hit * cost[:, None])
         self._priced += (hit & priced[:, None]).sum(axis=0)
-        self.largest_cost_usd = max(self.largest_cost_usd, float(cost.max(initial=0.0)))
+        np.maximum.at(self.largest_cost_usd, log.action, cost)
         low = float(self._question.value_usd(log).min(initial=np.inf))
         self.smallest_value_usd = min(self.smallest_value_usd, low)
         if self._fits:
@@ -125,7 +126,7 @@ class Survey:
         result = type(self)(self._question, self._features)
         result.n = self.n + other.n
         result.propensities = self.propensities + other.propensities
-        result.largest_cost_usd = max(self.largest_cost_usd, other.largest_cost_usd)
+        result.largest_cost_usd = np.maximum(self.largest_cost_usd, other.largest_cost_usd)
         result.smallest_value_usd = min(self.smallest_value_usd, other.smallest_value_usd)
         result._spent, result._priced = self._spent + other._spent, self._priced + other._priced
         result._score, result._cost = self._score + other._score, self._cost + other._cost
@@ -145,21 +146,21 @@ class Survey:
         priced = int(self._priced.sum())
         return float(self._spent.values()[0].sum()) / priced if priced else 0.0
 
-    def finish(self, dearest_price_usd: float = 0.0) -> Fitted:
+    def finish(self, prices_usd: Mapping[str, float] | None = None) -> Fitted:
         """What the second pass needs.
 
         Args:
-            dearest_price_usd: the largest price known beforehand, USD per query; a model that was
-                hardly ever called may cost more than anything in the log.
+            prices_usd: known beforehand, USD per query, by model: one that was hardly ever called
+                may cost more than it did in the log.
         """
-        largest = COST_MARGIN * max(self.largest_cost_usd, dearest_price_usd)
+        known = prices_usd or {}
+        prices = [known.get(model, 0.0) for model in self._question.models]
+        largest = np.maximum(self.largest_cost_usd, prices)
+        largest = np.where(largest > 0.0, largest, largest.max(initial=0.0))
         return Fitted(
             question=self._question,
-            ranges={
-                "score": (0.0, 1.0),
-                "cost_usd": (0.0, largest),
-                "reward": (-largest / self.smallest_value_usd, 1.0),
-            },
+            cost_limits_usd=COST_MARGIN * largest,
+            smallest_value_usd=self.smallest_value_usd,
             score=self._score.fit() if self._fits else None,
             cost_usd=self._cost.fit() if self._fits else None,
         )
@@ -170,14 +171,26 @@ class Fitted:
     """The outcome of the first pass.
 
     Attributes:
-        ranges: between which values each outcome is taken to lie; see :data:`COST_MARGIN`.
+        cost_limits_usd: (K,) what no model is taken to cost more than; see :data:`COST_MARGIN`.
+        smallest_value_usd: the smallest quality value that rewards are counted at, USD.
         score, cost_usd: outcome models; None when no estimator needs them.
     """
 
     question: Question
-    ranges: Mapping[Outcome, tuple[float, float]]
+    cost_limits_usd: np.ndarray
+    smallest_value_usd: float
     score: OutcomeModel | None
     cost_usd: OutcomeModel | None
+
+    def ranges(self, target: np.ndarray) -> dict[Outcome, tuple[float, float]]:
+        """Between which values the outcomes of a target's models lie; its probabilities (n, K)."""
+        used = (target > 0.0).any(axis=0)
+        dearest = float(np.max(self.cost_limits_usd, where=used, initial=0.0))
+        return {
+            "score": (0.0, 1.0),
+            "cost_usd": (0.0, dearest),
+            "reward": (-dearest / self.smallest_value_usd, 1.0),
+        }
 
     def predictions(self, log: Logged) -> dict[Outcome, np.ndarray] | None:
         """Of every outcome for every model, each (n, K)."""
@@ -214,6 +227,7 @@ class TargetSums:
         """Take rows with their outcomes (n,), NaN where unknown, and predictions (n, K)."""
         probabilities = self._target.probabilities(log)
         self.support.add(log, probabilities)
+        ranges = self._fitted.ranges(probabilities)
         for outcome, estimators in self.estimators.items():
             known = np.flatnonzero(~np.isnan(outcomes[outcome]))
             every = len(known) == len(log)
@@ -222,7 +236,7 @@ class TargetSums:
                 log if every else log.take(known),
                 pick(probabilities),
                 pick(outcomes[outcome]),
-                self._fitted.ranges[outcome],
+                ranges[outcome],
                 None if predictions is None else pick(predictions[outcome]),
             )
             for estimator in estimators.values():

@@ -210,7 +210,7 @@ def _evaluated(
             name, request.log, train_until, start, dimension=source.features, seed=request.seed
         )
     targets = targets_of(named, source.models, prices, policies, request.quality_value_usd)
-    fitted = first.finish(max(prices.values(), default=0.0))
+    fitted = first.finish(prices)
     sums = list(zip(targets, source.measure(fitted, targets), strict=True))
     about = _about(named, request.log, train_until)
     reports = [

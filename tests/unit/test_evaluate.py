@@ -120,6 +120,16 @@ def test_rewards_are_counted_at_the_quality_value_asked_for(store):
     assert reward == pytest.approx(score - cost / 0.02, rel=1e-9)
 
 
+def test_the_cost_of_a_cheap_model_is_not_taken_to_reach_that_of_a_dear_one(lines, write):
+    rows = interactions(lines)
+    report = report_of(write(rows), policies=("fixed",))
+    for target in report.targets:
+        model = target.name.removeprefix("fixed:")
+        largest = max(row["cost_usd"] for row in rows if row["action"] == model)
+        for figure in target.estimates["cost_usd"].values():
+            assert 0.0 <= figure.low <= figure.high <= 2.0 * largest
+
+
 def test_the_hull_spends_its_budget(store):
     fixed = report_of(store, policies=("fixed",), estimators=("snips",)).targets
     costs = [target.estimates["cost_usd"]["snips"].value for target in fixed]

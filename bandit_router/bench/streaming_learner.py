@@ -21,6 +21,8 @@ from bandit_router.errors import StorageError, TransportError
 LEARNER_AT_LEAST = 1500.0
 RESTART_AT_MOST_S = 5.0
 LIMIT_S = 120.0
+POLL_S = 0.01
+"""How often the store is looked into, seconds."""
 
 MakeSite = Callable[..., AbstractContextManager[Site]]
 
@@ -54,12 +56,12 @@ def learner_figures(make_site: MakeSite, *, interactions: int, rounds: int) -> l
 
 
 def _rates(learner: LearnerProcess, interactions: int) -> tuple[float, float]:
-    """(rows/s, events/s) between the first time that something is stored and the last."""
+    """(rows/s, events/s) from the first time that something is seen to be stored to the last."""
     seen: list[tuple[float, int, int]] = []
 
     def done() -> bool:
         events, rows = progress(learner.stores)
-        if rows and (not seen or rows > seen[-1][2]):
+        if events and (not seen or (events, rows) != seen[-1][1:]):
             seen.append((time.perf_counter(), events, rows))
         if not learner.server.running():
             raise TransportError(f"the learner ended: {learner.log()}")
@@ -67,7 +69,8 @@ def _rates(learner: LearnerProcess, interactions: int) -> tuple[float, float]:
 
     wait_until(done, LIMIT_S, "everything is learned")
     (start, first_events, first_rows), (end, events, rows) = seen[0], seen[-1]
-    return (rows - first_rows) / (end - start), (events - first_events) / (end - start)
+    seconds = max(end - start, POLL_S)
+    return (rows - first_rows) / seconds, (events - first_events) / seconds
 
 
 def restart_figures(make_site: MakeSite, *, interactions: int, rounds: int) -> list[Figure]:

@@ -51,7 +51,7 @@ def produce(connection: Connection, records: Sequence[Outgoing], limits: RelayLi
 
 
 def consume(connection: Connection, app: str, count: int) -> float:
-    """Seconds to read so many records of an app's decisions and outcomes, from their beginning.
+    """Seconds to read so many records of an app, from the first that comes.
 
     Raises:
         TransportError: they did not come.
@@ -68,11 +68,15 @@ def consume(connection: Connection, app: str, count: int) -> float:
             consumer.assign(places)
             for place in places:
                 consumer.seek(place, 0)
-            start, found = time.perf_counter(), 0
+            begun, start, first, found = time.perf_counter(), 0.0, 0, 0
             while found < count:
                 found += sum(map(len, consumer.poll(200, max_records=2000).values()))
-                if time.perf_counter() - start > PATIENCE_S:
+                if found and not first:  # as the learner's: once the connection stands
+                    start, first = time.perf_counter(), found
+                if time.perf_counter() - begun > PATIENCE_S:
                     raise TransportError(f"{found} of {count} records came in {PATIENCE_S:g} s")
-            return time.perf_counter() - start
+            if first == found:
+                return time.perf_counter() - begun
+            return (time.perf_counter() - start) * count / (found - first)
         finally:
             consumer.close()

@@ -77,7 +77,7 @@ class RelayLimits:
     linger_ms: int = 5
     batch_bytes: int = 262_144
     request_timeout_s: float = 10.0
-    delivery_timeout_s: float = 30.0
+    delivery_timeout_s: float = 12.0
     poll_s: float = 0.05
     acknowledge_s: float = 0.2
     first_backoff_s: float = 0.1

@@ -18,7 +18,7 @@ class Stub(NamedTuple):
 
 
 TIMES = st.lists(st.integers(0, 20), max_size=12)
-BATCHES = st.fixed_dictionaries({topic: TIMES for topic in SOURCES}).map(
+BATCHES = st.fixed_dictionaries(dict.fromkeys(SOURCES, TIMES)).map(
     lambda times: {t: [Stub(7 + n, ts) for n, ts in enumerate(found)] for t, found in times.items()}
 )
 
@@ -36,7 +36,11 @@ def test_every_record_comes_once_and_each_topic_keeps_its_order(batch):
 
 @given(BATCHES)
 def test_the_order_is_by_time_then_by_topic(batch):
-    at = {(t, r.offset): ts for t in SOURCES for r, ts in zip(batch[t], running(batch[t]))}
+    at = {
+        (t, r.offset): ts
+        for t in SOURCES
+        for r, ts in zip(batch[t], running(batch[t]), strict=True)
+    }
     places = [(at[t, r.offset], SOURCES.index(t)) for t, r in merge(batch)]
     assert places == sorted(places)
 

@@ -50,9 +50,7 @@ def test_who_believes_the_store_elsewhere_changes_nothing(store):
     assert (store.last_offset(), store.positions(), store.outgoing()) == (1, AT, [])
 
 
-def test_a_snapshot_is_planted_in_an_empty_store_only_and_the_log_goes_on_after_it(
-    store, tmp_path
-):
+def test_a_snapshot_is_planted_in_an_empty_store_only_and_the_log_goes_on_after_it(store, tmp_path):
     with SqliteStore.open(tmp_path / "other.db") as other:
         Session(other, recipe()).run(60)
         taken = other.snapshot(other.snapshot_ids()[0])

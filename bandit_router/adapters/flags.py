@@ -214,6 +214,7 @@ class FileProvider(AbstractProvider):
                 "version": now.version,
                 "previous": None if before is None else before.version,
                 "moved": moved,
+                "why": now.why,
             }
         )
 

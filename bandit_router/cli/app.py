@@ -37,7 +37,7 @@ _HELP_LINES = {
     "rebuild": "Relearn from the stored log and compare with the snapshot.",
     "models": "List the models of the catalog, what they cost and why.",
     "rollout": "Show or set the bandit's share of the traffic, or switch it off.",
-    "experiment": "Look at the experiment that a rollout is: who was exposed to what.",
+    "experiment": "Look at the experiment that a rollout is, compare its variants, end it.",
     "events": "Make the topics, look at records, and send dead letters again.",
     "bench": "Measure speed, quality and streaming: every figure the README quotes.",
     "version": "Print the versions of bandit-router and of what decides.",

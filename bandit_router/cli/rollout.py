@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,16 +58,13 @@ def set_share(
     The incumbent serves the rest. With more than before, units go from the incumbent to the bandit
     and no other unit changes. Running routers follow within a second.
     """
-    from bandit_router.adapters.flag_file import edit
     from bandit_router.rollout.flag_document import flag_state, with_split
     from bandit_router.rollout.split import split
 
-    path, flag = _flag_file(config)
-
-    def change(document: dict[str, Any]) -> dict[str, Any]:
+    def change(document: dict[str, Any], flag: str, where: str) -> dict[str, Any]:
         shares: dict[str, float] = {}
         if flag in document["flags"]:
-            known = flag_state(document, flag, str(path)).split
+            known = flag_state(document, flag, where).split
             shares = {} if known is None else known.percent
         wanted = split(
             percent,
@@ -75,8 +73,7 @@ def set_share(
         )
         return with_split(document, flag, wanted)
 
-    before, after, _ = edit(path, flag, change)
-    _changed(path, flag, before, after, None, json_output=json_output)
+    change_flag(config, change, json_output=json_output)
 
 
 @app.command("off")
@@ -86,12 +83,37 @@ def off(config: ConfigOption = None, json_output: JsonOption = False) -> None:
     The shares stay in the file, to be seen. A file that is broken is put aside as FILE.broken, and
     one that is missing is made: the switch works in any case.
     """
-    from bandit_router.adapters.flag_file import edit
     from bandit_router.rollout.flag_document import switched_off
+
+    change_flag(
+        config,
+        lambda document, flag, _: switched_off(document, flag),
+        replace_broken=True,
+        json_output=json_output,
+    )
+
+
+def change_flag(
+    config: Path | None,
+    change: Callable[[dict[str, Any], str, str], dict[str, Any]],
+    *,
+    replace_broken: bool = False,
+    json_output: bool,
+) -> None:
+    """Change the flag of the settings in one step, and say what that does.
+
+    Args:
+        change: from the old document, the flag's name and the file's to the new document.
+        replace_broken: put a broken file aside, and begin with an empty one.
+    """
+    from bandit_router.adapters.flag_file import edit
 
     path, flag = _flag_file(config)
     before, after, aside = edit(
-        path, flag, lambda document: switched_off(document, flag), replace_broken=True
+        path,
+        flag,
+        lambda document: change(document, flag, str(path)),
+        replace_broken=replace_broken,
     )
     _changed(path, flag, before, after, aside, json_output=json_output)
 

@@ -23,6 +23,9 @@ MAX_BYTES = 1_000_000
 
 ENABLED, DISABLED = "ENABLED", "DISABLED"
 
+WHY = "why"
+"""The note that says why the flag was changed last."""
+
 
 class FlagState(msgspec.Struct, frozen=True, kw_only=True):
     """What a flag says.
@@ -32,12 +35,14 @@ class FlagState(msgspec.Struct, frozen=True, kw_only=True):
         split: the shares, or None where the targeting is not one plain ``fractional``.
         default: the variant where the targeting gives none; "" for ``static``.
         version: a digest of all that decides: equal versions, equal assignments.
+        why: the reason that was given with the last change; "" for none.
     """
 
     enabled: bool
     split: Split | None
     default: str
     version: str
+    why: str = ""
 
     @property
     def percent(self) -> dict[str, float] | None:
@@ -90,6 +95,7 @@ def flag_state(document: dict[str, Any], flag: str, where: str) -> FlagState:
         split=alone if targeting is None else split_of(targeting),
         default=default,
         version=_version(definition, document.get("$evaluators")),
+        why=str(metadata_of(document, flag).get(WHY, "")),
     )
 
 
@@ -122,19 +128,22 @@ def _is_part(pair: list[Any]) -> bool:
     return 1 <= len(pair) <= 2 and isinstance(pair[0], str)
 
 
-def with_split(document: dict[str, Any], flag: str, shares: Split) -> dict[str, Any]:
-    """``document`` with the flag on, at these shares."""
+def with_split(document: dict[str, Any], flag: str, shares: Split, why: str = "") -> dict[str, Any]:
+    """``document`` with the flag on, at these shares, and why."""
     definition = _definition(document, flag) | {
         "state": ENABLED,
         "variants": {variant: variant for variant in VARIANTS},
         "defaultVariant": "static",
         "targeting": {"fractional": [list(part) for part in shares.parts]},
     }
-    return _with(document, flag, definition)
+    return with_metadata(_with(document, flag, definition), flag, **{WHY: why})
 
 
-def switched_off(document: dict[str, Any], flag: str) -> dict[str, Any]:
-    """``document`` with the flag off; its shares stay, to be seen, unless they are unusable."""
+def switched_off(document: dict[str, Any], flag: str, why: str = "") -> dict[str, Any]:
+    """``document`` with the flag off, and why.
+
+    Its shares stay, to be seen, unless they are unusable.
+    """
     off = _definition(document, flag) | {
         "state": DISABLED,
         "variants": {variant: variant for variant in VARIANTS},
@@ -142,7 +151,21 @@ def switched_off(document: dict[str, Any], flag: str) -> dict[str, Any]:
     }
     if any(name not in VARIANTS for name in _named(off.get("targeting"))):
         del off["targeting"]
-    return _with(document, flag, off)
+    return with_metadata(_with(document, flag, off), flag, **{WHY: why})
+
+
+def metadata_of(document: dict[str, Any], flag: str) -> dict[str, Any]:
+    """What is noted with the flag."""
+    metadata = _definition(document, flag).get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def with_metadata(document: dict[str, Any], flag: str, **notes: str | float) -> dict[str, Any]:
+    """``document`` with notes on the flag; "" takes one away. They decide nothing."""
+    metadata = metadata_of(document, flag) | notes
+    kept = {name: value for name, value in metadata.items() if value != ""}
+    definition = {k: v for k, v in _definition(document, flag).items() if k != "metadata"}
+    return _with(document, flag, definition | ({"metadata": kept} if kept else {}))
 
 
 def _definition(document: dict[str, Any], flag: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from bandit_router.assigning import FLAG_ERROR, FLAG_OFF
 from bandit_router.events import Change
 from bandit_router.ope.sample_ratio import SampleRatio
 from bandit_router.rollout.variants import VARIANTS
+from bandit_router.store_ops.units import known_shares
 from bandit_router.types import Decision
 
 _BATCH = 512
@@ -66,7 +67,7 @@ def exposures(store: SqliteStore) -> Iterator[tuple[Decision, Exposure | None]]:
         for offset, event in batch:
             after = offset
             if isinstance(event, Change) and event.kind == "flag_changed":
-                begun, shares = True, _shares(event)
+                begun, shares = True, known_shares(event.data)
             elif isinstance(event, Decision) and begun:
                 known = seen.setdefault(event.unit_id, set())
                 if event.variant in known:
@@ -111,12 +112,3 @@ def exposed(store: SqliteStore) -> Exposed:
         split=split,
         not_tested=not_tested,
     )
-
-
-def _shares(change: Change) -> dict[str, float] | None:
-    percent = change.data.get("percent")
-    if not (change.data.get("enabled") and isinstance(percent, dict)):
-        return None
-    total = sum(percent.values())
-    known = total > 0.0 and set(percent) <= set(VARIANTS)
-    return {variant: share / total for variant, share in percent.items()} if known else None

@@ -51,11 +51,15 @@ def best_of(sequences: Sequence[ContrastSequence], alpha: float = 0.05) -> BestO
     if not sequences or len({sequence.rows for sequence in sequences}) > 1:
         raise InputError("the best of several needs sequences over the same rows, at least one")
     share = level(alpha) / len(sequences)
-    each = tuple(sequence.bounds(share) for sequence in sequences)
+    return best_of_bounds([sequence.bounds(share) for sequence in sequences])
+
+
+def best_of_bounds(each: Sequence[Bounds]) -> BestOf:
+    """The same from bounds over the same rows, at least one, that hold all at once already."""
     lower = max(bounds.lower for bounds in each)
     leader = max(range(len(each)), key=lambda k: each[k].estimate)
     bounds = Bounds(
         each[leader].estimate, lower, max(bounds.upper for bounds in each), each[0].rows
     )
     plausible = tuple(k for k, own in enumerate(each) if own.upper >= lower)
-    return BestOf(bounds, each, leader, plausible)
+    return BestOf(bounds, tuple(each), leader, plausible)

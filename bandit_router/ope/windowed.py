@@ -78,7 +78,11 @@ class WindowedSequence:
         rows = Rows.checked(
             rewards, actions, pmf, contrast, predicted, least, size=size, lower=low, upper=high
         )
-        start, total = 0, len(rows.rewards)
+        self.take(rows)
+
+    def take(self, rows: Rows) -> None:
+        """:meth:`update` with rows that were checked for this range and number of actions."""
+        start, total, size = 0, len(rows.rewards), self._actions
         while start < total:
             if self._rows > 0 and self._rows % self._window == 0:
                 self._live = [*self._live[-1:], ContrastSequence(size, self._config)]

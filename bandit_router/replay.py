@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class Trace:
         propensities: with which probability it was drawn.
         quality_values_usd: in force at each decision.
         seconds: wall time of deciding and learning.
+        pmf: shape (n, K), what each action was drawn from, by column; None where not known.
     """
 
     setting: Setting
@@ -94,6 +96,7 @@ class Trace:
     propensities: np.ndarray
     quality_values_usd: np.ndarray
     seconds: float
+    pmf: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ class Player:
             features: of each row of the table.
             tick: called now and then with the number of queries done since.
         """
-        steps, columns = Steps(), {model: k for k, model in enumerate(table.models)}
+        steps, columns = Steps(table.models), {model: k for k, model in enumerate(table.models)}
         scores, costs = table.scores.tolist(), table.costs_usd.tolist()
         waiting: deque[tuple[Outcome, Outcome]] = deque()
         start = time.perf_counter()
@@ -285,10 +288,12 @@ class Player:
 class Steps:
     """What a :class:`Player` decided, in order; see :class:`Trace`."""
 
+    models: tuple[str, ...]
     chosen: list[int] = field(default_factory=list)
     explored: list[bool] = field(default_factory=list)
     propensities: list[float] = field(default_factory=list)
     quality_values_usd: list[float] = field(default_factory=list)
+    pmf: array[float] = field(default_factory=lambda: array("d"))
     seconds: float = 0.0
 
     def add(self, decision: Decision, column: int) -> None:
@@ -297,6 +302,11 @@ class Steps:
         self.explored.append(decision.slice == "explore")
         self.propensities.append(decision.propensity)
         self.quality_values_usd.append(decision.quality_value_usd)
+        if decision.eligible == self.models:
+            self.pmf.extend(decision.pmf)
+        else:
+            shares = dict(zip(decision.eligible, decision.pmf, strict=True))
+            self.pmf.extend(shares.get(model, 0.0) for model in self.models)
 
     def trace(self, setting: Setting, queries: np.ndarray) -> Trace:
         """The steps as arrays."""
@@ -308,6 +318,7 @@ class Steps:
             np.array(self.propensities),
             np.array(self.quality_values_usd),
             self.seconds,
+            np.array(self.pmf).reshape(len(self.chosen), len(self.models)),
         )
 
 

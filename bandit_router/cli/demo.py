@@ -153,12 +153,12 @@ def _recent(world: World, record: Record) -> RenderableType:
 def _show(console: Console, finished: Finished) -> None:
     from rich.text import Text
 
-    from bandit_router.demo.page import sentences
+    from bandit_router.demo.page import regret_sentences, sentences
 
     story = finished.story
     if finished.resumed_at == story.queries:
         console.print("This demo was finished before; --fresh begins anew.")
-    for sentence in sentences(story):
+    for sentence in (*sentences(story), *regret_sentences(finished.regret)):
         console.print(Text(sentence))
     for part in story.parts:
         console.print(_table(part))

@@ -205,7 +205,7 @@ def _run(
 ) -> list[Measured]:
     from bandit_router.bootstrap import make_policy
     from bandit_router.replay import Labelled, replay, table_features
-    from bandit_router.report.measure import measure
+    from bandit_router.report.measure import measure, observed
 
     tables = _embedded([t for t in (table, labelled) if t is not None])
     featurizers = _featurizers(plan)
@@ -234,7 +234,7 @@ def _run(
             featurizer_id=featurizers[""].featurizer_id,
             tick=tick,
         )
-        return [measure(table, trace) for trace in traces]
+        return [measure(table, trace, observed(table, trace)) for trace in traces]
 
 
 def _embedded(tables: list[OutcomeTable]) -> list[OutcomeTable]:

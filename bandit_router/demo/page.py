@@ -20,6 +20,8 @@ from bandit_router.report.figures import (
 )
 from bandit_router.report.measure import Measured, document
 from bandit_router.report.page import Figure, Page, Section
+from bandit_router.report.regret_curve import RegretCurve
+from bandit_router.report.regret_figure import estimated_regret
 from bandit_router.report.summary import summarise
 
 HEADERS = ("per query", "score", "USD per 1,000", "reward")
@@ -38,9 +40,12 @@ def demo_page(world: World, measured: Sequence[Measured], story: Story) -> Page:
     live = measured[0]
     chosen, best = live.chosen[np.newaxis], live.best[np.newaxis]
     ledgers = {m.run.policy: [m.errors] for m in measured}
+    estimated = (
+        () if live.estimated is None else (estimated_regret("bandit", live.estimated, marks),)
+    )
     return Page(
         title="Demo: a router, three models, and one that fails",
-        lead=tuple(sentences(story)),
+        lead=(*sentences(story), *regret_sentences(live.estimated)),
         tables=tuple((_caption(part), HEADERS, part_cells(part)) for part in story.parts),
         sections=(
             Section(
@@ -50,6 +55,7 @@ def demo_page(world: World, measured: Sequence[Measured], story: Story) -> Page:
                 (
                     model_share("Models chosen, over time", table.models, chosen, marks),
                     _regret(world, measured, story, colours, marks),
+                    *estimated,
                 ),
             ),
             Section(
@@ -82,6 +88,20 @@ def sentences(story: Story) -> list[str]:
         said += _failed(story.drop, story.recovery)
     said.append(_saved(story))
     return said
+
+
+def regret_sentences(curve: RegretCurve | None) -> list[str]:
+    """The estimated regret per query beside the true one, for the page and the terminal."""
+    if curve is None:
+        return []
+    value, lower, upper, true = curve.last
+    where = "inside" if lower <= true <= upper else "outside"
+    said = (
+        f"Regret per query against the best single model, estimated from the router's own log: "
+        f"{value:+.4f}, {1.0 - curve.alpha:.0%} band {lower:+.4f} to {upper:+.4f} at any time; "
+        f"the true one, {true:+.4f}, lies {where} it."
+    )
+    return [said]
 
 
 def _saved(story: Story) -> str:

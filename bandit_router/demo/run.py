@@ -18,6 +18,7 @@ from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.adapters.tables import OutcomeTable
 from bandit_router.bootstrap import make_featurizer
 from bandit_router.demo.live import LiveDemo, Record, read_record
+from bandit_router.demo.logged import read_observed
 from bandit_router.demo.page import demo_page
 from bandit_router.demo.prompts import embed_prompts
 from bandit_router.demo.story import Story, tell
@@ -36,6 +37,7 @@ from bandit_router.replay import Setting, Trace
 from bandit_router.report.document import ReportDocument, decode, encode, write_report, write_whole
 from bandit_router.report.measure import Measured, document, measure
 from bandit_router.report.page import render
+from bandit_router.report.regret_curve import Observed, RegretCurve
 
 QUALITY_VALUE_USD = 0.10
 """What a fully good answer is worth, by default: ten cents.
@@ -74,12 +76,14 @@ class Finished:
         resumed_at: how many queries the folder's demo had done before this call; equal to all of
             them when it was finished before.
         files: database and reports.
+        regret: of the live run, estimated from what it logged, beside the true one.
     """
 
     report: ReportDocument
     story: Story
     resumed_at: int
     files: tuple[Path, ...]
+    regret: RegretCurve | None
 
 
 def run_demo(
@@ -152,9 +156,10 @@ def _run(
         record, made = live.record, len(world) - resumed_at
         seconds = live.seconds * len(world) / made if made else math.inf
     story = tell(world, record, store.changes(), value)
-    report = _report(folder, world, record, story, seconds)
+    measured = _measured(world, record, read_observed(store, world), story, seconds)
+    report = _report(folder, world, measured, story)
     files = tuple(folder / name for name in (DATABASE, *RESULTS))
-    return Finished(report, story, resumed_at, files)
+    return Finished(report, story, resumed_at, files, measured[0].estimated)
 
 
 def _run_streamed(
@@ -175,8 +180,10 @@ def _run_streamed(
     with SqliteStore.open(path, create=False) as store:
         record = read_streamed(store, world)
         story = tell(world, record, store.changes(), value)
-    report = _report(folder, world, record, story, seconds)
-    return Finished(report, story, resumed_at, (path, *(folder / name for name in RESULTS)))
+        measured = _measured(world, record, read_observed(store, world), story, seconds)
+    report = _report(folder, world, measured, story)
+    files = (path, *(folder / name for name in RESULTS))
+    return Finished(report, story, resumed_at, files, measured[0].estimated)
 
 
 def _is_complete(store: SqliteStore, record: Record, world: World) -> bool:
@@ -192,11 +199,8 @@ def _embed(folder: Path, log: OutcomeTable, watcher: Watcher) -> np.ndarray:
         return embed_prompts(log.prompts, FastEmbedder(), folder / EMBEDDINGS, tick)
 
 
-def _report(
-    folder: Path, world: World, record: Record, story: Story, seconds: float
-) -> ReportDocument:
+def _report(folder: Path, world: World, measured: list[Measured], story: Story) -> ReportDocument:
     """Write the reports, unless they are there already and say the same."""
-    measured = _measured(world, record, story, seconds)
     report = document(world.table, measured)
     written = _written(folder / RESULTS[0])
     if written is not None and _same(written, report):
@@ -207,7 +211,9 @@ def _report(
     return report
 
 
-def _measured(world: World, record: Record, story: Story, seconds: float) -> list[Measured]:
+def _measured(
+    world: World, record: Record, log: Observed, story: Story, seconds: float
+) -> list[Measured]:
     """The live run, and what each single model would have given."""
     n, table = len(world), world.table
 
@@ -227,7 +233,8 @@ def _measured(world: World, record: Record, story: Story, seconds: float) -> lis
         trace(f"fixed:{model}", np.full(n, column, np.int32), math.inf)
         for column, model in enumerate(table.models)
     ]
-    return [measure(table, t) for t in (trace("bandit", record.chosen, seconds), *fixed)]
+    live = measure(table, trace("bandit", record.chosen, seconds), log)
+    return [live, *(measure(table, t) for t in fixed)]
 
 
 def _written(path: Path) -> ReportDocument | None:

@@ -63,7 +63,12 @@ class Interval(_Part, frozen=True, kw_only=True):
 
 
 class EstimatedRegret(_Part, frozen=True, kw_only=True):
-    """What the log of our own choices alone lets us say of the regret."""
+    """What the log of our own choices alone lets us say of the regret, in reward per query.
+
+    ``best_fixed``: against the best single model, with a 95 % band that holds at every query at
+    once; see :mod:`bandit_router.ope.regret_tracking`. It is about what our pmf earns on average
+    over its draws.
+    """
 
     best_fixed: Interval
 
@@ -74,7 +79,8 @@ class Run(_Part, frozen=True, kw_only=True):
     With ``budget_usd`` a pacer turned the quality value while the run lasted, and
     ``quality_value_usd`` is the one it is measured at (the hull's, at that budget). ``lift`` is
     the mean score above ``hull_score_at_cost``. ``explore_share`` is the share of decisions that
-    the uniform part of the pmf drew.
+    the uniform part of the pmf drew. ``estimated_regret`` is null for a policy that gave some model
+    no chance on some query: it can only be estimated where everything is explored.
     """
 
     policy: str

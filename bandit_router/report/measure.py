@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandit_router.adapters.tables import OutcomeTable
+from bandit_router.ope.regret_rows import Choices
 from bandit_router.regret import (
     Comparators,
     ErrorLedger,
@@ -20,13 +21,16 @@ from bandit_router.regret import (
 )
 from bandit_router.replay import Setting, Trace, budget_quality_value
 from bandit_router.report.document import (
+    EstimatedRegret,
     HalfMeans,
+    Interval,
     LogInfo,
     Means,
     Regret,
     ReportDocument,
     Run,
 )
+from bandit_router.report.regret_curve import Observed, RegretCurve, regret_curve
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Measured:
         reward: shape (n,), of the model chosen.
         against: reward per query of every comparator.
         errors: errors towards quality and towards cost.
+        estimated: regret as the run's own log tells it; None when it was not asked for, or when
+            the run gave some model no chance.
     """
 
     run: Run
@@ -48,6 +54,7 @@ class Measured:
     reward: np.ndarray
     against: Comparators
     errors: ErrorLedger
+    estimated: RegretCurve | None = None
 
 
 def measuring_value(table: OutcomeTable, setting: Setting) -> float:
@@ -57,10 +64,27 @@ def measuring_value(table: OutcomeTable, setting: Setting) -> float:
     return budget_quality_value(table, setting.budget_usd)
 
 
-def measure(table: OutcomeTable, trace: Trace) -> Measured:
-    """Everything that is reported of one run."""
+def observed(table: OutcomeTable, trace: Trace) -> Observed | None:
+    """What the run itself saw of the table; None for a trace without its pmfs."""
+    if trace.pmf is None:
+        return None
+    cells = (trace.queries, trace.chosen)
+    choices = Choices(
+        trace.chosen, trace.propensities, trace.pmf, table.scores[cells], table.costs_usd[cells]
+    )
+    return Observed(np.arange(len(choices)), choices)
+
+
+def measure(table: OutcomeTable, trace: Trace, log: Observed | None = None) -> Measured:
+    """Everything that is reported of one run.
+
+    Args:
+        log: what the run logged, to estimate its regret from; its ``places`` count arrivals. None
+            leaves the estimate out.
+    """
     value = measuring_value(table, trace.setting)
     scores, costs = table.scores[trace.queries], table.costs_usd[trace.queries]
+    curve = None if log is None else regret_curve(log, scores, costs, value)
     rows = np.arange(len(trace.chosen))
     score, cost = scores[rows, trace.chosen], costs[rows, trace.chosen]
     reward = rewards(score, cost, value)
@@ -85,7 +109,7 @@ def measure(table: OutcomeTable, trace: Trace) -> Measured:
             hull=float(against.hull.mean() - reward.mean()),
             oracle=float(against.oracle.mean() - reward.mean()),
         ),
-        estimated_regret=None,
+        estimated_regret=None if curve is None else _estimated(curve),
         decisions_per_second=len(rows) / max(trace.seconds, 1e-9),
     )
     return Measured(
@@ -95,7 +119,13 @@ def measure(table: OutcomeTable, trace: Trace) -> Measured:
         reward=reward,
         against=against,
         errors=error_ledger(scores, costs, trace.chosen, value),
+        estimated=curve,
     )
+
+
+def _estimated(curve: RegretCurve) -> EstimatedRegret:
+    value, lower, upper, _ = curve.last
+    return EstimatedRegret(best_fixed=Interval(value=value, lower=lower, upper=upper))
 
 
 def _second_half(

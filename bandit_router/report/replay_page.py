@@ -18,6 +18,7 @@ from bandit_router.report.figures import (
 )
 from bandit_router.report.measure import Measured, document
 from bandit_router.report.page import Figure, Page, Section
+from bandit_router.report.regret_figure import estimated_regret
 from bandit_router.report.summary import HEADERS, LEGEND, grouped, summarise, summary_cells
 
 COMPARATORS = (
@@ -66,6 +67,7 @@ def _setting(table: OutcomeTable, at: str, groups: Groups, colours: dict[str, st
     focus, *others = mine
     figures: list[Figure] = [_regret(mine, colours, *which) for which in COMPARATORS]
     ledgers = {policy: [m.errors for m in some] for policy, some in mine.items()}
+    figures += _estimated(focus, mine[focus])
     figures += _of_policy(table, focus, mine[focus])
     figures.append(errors("Errors by kind", ledgers, len(table), _taught(mine)))
     return Section(
@@ -74,8 +76,12 @@ def _setting(table: OutcomeTable, at: str, groups: Groups, colours: dict[str, st
         "collected more than the policy. Lines are means over seeds, bands run from the 10th to "
         "the 90th percentile of the seeds; lines that leave the chart are cut at its edge.",
         figures=tuple(figures),
-        folded=tuple(f for policy in others for f in _of_policy(table, policy, mine[policy])),
-        folded_title="Choices of the other policies",
+        folded=tuple(
+            f
+            for policy in others
+            for f in (*_estimated(policy, mine[policy]), *_of_policy(table, policy, mine[policy]))
+        ),
+        folded_title="The other policies: estimated regret, and choices",
     )
 
 
@@ -103,6 +109,12 @@ def _regret(
         curves,
         "reward behind",
     )
+
+
+def _estimated(policy: str, some: Sequence[Measured]) -> list[Figure]:
+    """Of the first seed: a band is about one run."""
+    curve, seed = some[0].estimated, some[0].run.seed
+    return [] if curve is None else [estimated_regret(f"{policy}, seed {seed}", curve)]
 
 
 def _of_policy(table: OutcomeTable, policy: str, some: Sequence[Measured]) -> list[Figure]:

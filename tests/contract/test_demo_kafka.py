@@ -28,6 +28,8 @@ def test_every_query_is_decided_here_and_learned_there(any_broker, tmp_path, log
     assert run.policy == "bandit"
     assert run.queries == QUERIES
     assert run.regret.best_fixed < finished.report.runs[1].regret.best_fixed  # it has learned
+    band = run.estimated_regret.best_fixed
+    assert band.lower <= run.regret.best_fixed <= band.upper
     store_file, *reports = finished.files
     assert json.loads(reports[0].read_bytes())["log"]["queries"] == QUERIES
     with SqliteStore.open(store_file, create=False) as store:

@@ -63,7 +63,11 @@ def test_the_report_has_exactly_the_fields_of_the_contract(report):
             assert isinstance(run[field], kind), field
         assert set(run["second_half"]) == {"mean_score", "mean_cost_usd", "lift"}
         assert set(run["regret"]) == {"best_fixed", "hull", "oracle"}
-        assert run["estimated_regret"] is None
+        if run["policy"] == "fixed:middle":
+            assert run["estimated_regret"] is None, "it explores nothing"
+        if run["policy"] == "linucb":
+            assert list(run["estimated_regret"]) == ["best_fixed"]
+            assert list(run["estimated_regret"]["best_fixed"]) == ["value", "lower", "upper"]
 
 
 def test_the_numbers_of_a_run_fit_each_other(report):

@@ -59,6 +59,9 @@ def test_a_finished_demo_says_so_and_shows_its_tables(first, folder):
     assert "finished before; --fresh begins anew" in again.stdout
     for text in ("before the drop, 30 queries", "hull at our spend", "oracle", "report.html"):
         assert text in again.stdout
+    band = decode((folder / "report.json").read_bytes()).runs[0].estimated_regret.best_fixed
+    said = " ".join(again.stdout.split())
+    assert f"own log: {band.value:+.4f}, 95% band {band.lower:+.4f} to {band.upper:+.4f}" in said
     assert again.stderr == ""
 
 

@@ -14,14 +14,16 @@ from support.session import contents
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.bootstrap import make_featurizer
 from bandit_router.demo.live import LiveDemo, Record, read_record
-from bandit_router.demo.page import sentences
+from bandit_router.demo.logged import read_observed
+from bandit_router.demo.page import regret_sentences, sentences
 from bandit_router.demo.run import run_demo
 from bandit_router.demo.story import Story, tell
 from bandit_router.demo.workspace import DATABASE
 from bandit_router.demo.world import make_world
 from bandit_router.errors import InputError
-from bandit_router.report.document import decode
+from bandit_router.report.document import Interval, decode
 from bandit_router.store_ops import explain, rebuild
+from bandit_router.types import Decision
 
 LOG = small_log(600)
 VALUE = 0.1
@@ -114,8 +116,34 @@ def test_the_reports_say_what_the_store_says(folder, finished):
     costs = {line.name: line.mean_cost_usd for line in whole.fixed}
     assert story.cost_saved == pytest.approx(1 - whole.bandit.mean_cost_usd / costs["large"])
     page = (folder / "report.html").read_text()
-    assert all(figure in page for figure in ("share", "regret-best-of-halves", "score-cost"))
-    assert (page.count(">drop<"), page.count(">alarm<")) == (3, 3)
+    assert all(figure in page for figure in ("share", "estimated-regret", "score-cost"))
+    assert (page.count(">drop<"), page.count(">alarm<")) == (4, 4)
+
+
+def test_the_true_regret_is_in_the_band_that_the_log_tells(finished):
+    curve, run = finished.regret, finished.report.runs[0]
+    value, lower, upper, true = curve.last
+    assert (curve.lower <= curve.true).all()
+    assert (curve.true <= curve.upper).all()
+    assert lower <= run.regret.best_fixed <= upper
+    assert true == pytest.approx(run.regret.best_fixed, abs=0.02), "the draws' luck is small"
+    assert run.estimated_regret.best_fixed == Interval(value=value, lower=lower, upper=upper)
+    assert [other.estimated_regret for other in finished.report.runs[1:]] == [None] * 3
+    assert f"band {lower:+.4f} to {upper:+.4f}" in regret_sentences(curve)[0]
+
+
+def test_the_estimate_is_made_of_what_the_store_logged(folder, finished):
+    world = make_world(LOG, seed=0, quality_value_usd=VALUE)
+    with SqliteStore.open(folder / DATABASE) as store:
+        logged, (record, _) = read_observed(store, world), read_record(store, world)
+        decisions = [e for _, e in store.read(-1, 10_000) if isinstance(e, Decision)]
+    rows = np.arange(600)
+    assert logged.places.tolist() == rows.tolist()
+    assert logged.choices.actions.tolist() == record.chosen.tolist()
+    assert logged.choices.propensities.tolist() == record.propensities.tolist()
+    assert logged.choices.pmf.tolist() == [list(decision.pmf) for decision in decisions]
+    assert logged.choices.scores.tolist() == world.table.scores[rows, record.chosen].tolist()
+    assert logged.choices.costs_usd.tolist() == world.table.costs_usd[rows, record.chosen].tolist()
 
 
 def test_a_finished_demo_is_read_again_and_nothing_changes(folder, finished):

@@ -20,7 +20,7 @@ neither prompts, prices, models nor our policy need stand still. It rests on thi
 
 * every pmf is the one that the action was drawn from, and rows come in the order of decisions;
 * no answer of a model costs more than stated. A dearer one counts as one of that cost and is
-  counted in ``left_out``: the bounds are then those of the rewards cut off there;
+  counted in ``left_out``: the bounds are then those of costs cut off there;
 * every row has its outcome. Rows without one are left out and counted; should outcomes fail to come
   for reasons that have to do with how good they were, no bound knows it.
 
@@ -49,7 +49,6 @@ from bandit_router.ope.sequences import Bounds, ContrastSequence, SequenceConfig
 from bandit_router.ope.windowed import WindowedSequence
 from bandit_router.types import Interaction
 
-BEST_FIXED, STRONGEST = "best_fixed", "strongest"
 OVER_LIMIT = "cost over its limit"
 _STATE = "bandit_router.regret/1"
 

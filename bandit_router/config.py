@@ -251,6 +251,26 @@ class RolloutSection(Section):
     rules: Annotated[tuple[dict[str, str], ...], AfterValidator(_incumbent_rules)] = ()
 
 
+class GuardrailsSection(Section):
+    """When a rollout takes itself back. A rail that is absent is not watched.
+
+    Attributes:
+        quality_margin: the bandit's score is below that of static by more than this.
+        cost_cap_usd: its cost per query is above this, USD.
+        escalation_limit, error_limit: more than this share of its requests escalate, or fail.
+        alpha: chance that a rollback without harm ever happens, all rails together.
+        cool_down_s: after so many seconds the bandit may be switched on again; None: not before a
+            person says ``bandit-router rollout set N --after-rollback``.
+    """
+
+    quality_margin: float | None = Field(default=None, ge=0.0, le=1.0)
+    cost_cap_usd: Positive | None = None
+    escalation_limit: float | None = Field(default=None, ge=0.0, lt=1.0)
+    error_limit: float | None = Field(default=None, ge=0.0, lt=1.0)
+    alpha: float = Field(default=0.005, gt=0.0, lt=1.0)
+    cool_down_s: Positive | None = None
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it with :func:`load_settings`, which explains what is wrong."""
 
@@ -272,6 +292,7 @@ class Settings(BaseSettings):
     snapshots: SnapshotSection = SnapshotSection()
     events: EventsSection = EventsSection()
     rollout: RolloutSection = RolloutSection()
+    guardrails: GuardrailsSection = GuardrailsSection()
 
     @classmethod
     def settings_customise_sources(
@@ -305,6 +326,8 @@ class Settings(BaseSettings):
                 if flagged
                 else "rollout.incumbent needs rollout.flags or rollout.provider"
             )
+        if chosen.flags is None and self.guardrails != GuardrailsSection():
+            raise ValueError("guardrails need rollout.flags: they roll back by that file")
         known = self.catalog.names
         for model in [chosen.incumbent, *(rule["model"] for rule in chosen.rules)]:
             if model is not None and model not in known:

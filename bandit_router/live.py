@@ -30,6 +30,7 @@ from bandit_router.reward import Metric
 from bandit_router.router import Router
 from bandit_router.snapshot import Recipe, is_signed
 from bandit_router.store_ops import SALT, catalog_changes, resume
+from bandit_router.store_ops.guarding import open_guard
 from bandit_router.types import Context, Decision, Interaction
 
 Status = Literal["learned", "joined", "waiting", "refused"]
@@ -37,6 +38,9 @@ Status = Literal["learned", "joined", "waiting", "refused"]
 
 _FLAG_LOGGED = "rollout_flag"
 """The store's note of the flag's version that was logged last."""
+
+_GUARD_EVERY = 32
+"""Events between two looks at the guardrails."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +94,8 @@ class Live:
         self._has_rollout = settings.incumbent is not None
         self._assigner = assigner
         self._knows_flag = False
+        self._guard = open_guard(settings, store, self.app, lambda change: self._take([change]))
+        self._guarded = loop.offset
         self.router = Router(
             loop.learner.policy,
             featurizer,
@@ -137,15 +143,18 @@ class Live:
         decision = self.router.decide(
             context, forced=forced, quality_value_usd=quality_value_usd, assignment=assignment
         )
+        if self._guard is not None and self.loop.offset - self._guarded >= _GUARD_EVERY:
+            self.commit()
         self._log_flag_changes()
         self._take([decision])
         return decision
 
     def status(self) -> dict[str, Any]:
-        """How it stands: the router's ``counts``, and ``rollout`` (:meth:`Assigner.status`)."""
+        """The router's ``counts``, ``rollout`` (of the assigner), ``guardrails`` (of the guard)."""
         return {
             "counts": dict(self.router.counts),
             "rollout": None if self._assigner is None else self._assigner.status(),
+            "guardrails": None if self._guard is None else self._guard.status(),
         }
 
     def decision(self, event_id: str) -> Decision:
@@ -196,12 +205,17 @@ class Live:
         )
 
     def commit(self) -> None:
-        """Store the rows learned so far. What is not committed is learned again from the log.
+        """Store the rows learned so far, and look at the guardrails.
+
+        What is not committed is learned again from the log.
 
         Raises:
             StorageError: it failed; nothing is lost, and it may be called again.
         """
         self.loop.sink.commit()
+        if self._guard is not None:
+            self._guarded = self.loop.offset
+            self._guard.look(self._guarded)
 
     def close(self) -> None:
         """Commit, and give the store back."""

@@ -88,3 +88,10 @@ def m003_streaming(db: Database) -> None:
         )""",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m004_guardrails(db: Database) -> None:
+    """What the guardrails of a rollout have seen, and whether one has given way."""
+    db.execute("CREATE TABLE guardrails (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+    db.execute("CREATE TABLE exposed_units (unit_id TEXT PRIMARY KEY) WITHOUT ROWID")

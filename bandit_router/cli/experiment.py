@@ -98,7 +98,7 @@ def stop(
     With --keep static the flag is switched off; with --keep bandit the bandit gets everybody but
     the uniform holdout. Every router logs the change with its reason.
     """
-    from bandit_router.cli.rollout import change_flag
+    from bandit_router.cli.rollout import change_flag, settled_rollback
     from bandit_router.rollout.flag_document import flag_state, switched_off, with_split
     from bandit_router.rollout.split import split
 
@@ -107,7 +107,8 @@ def stop(
             return switched_off(document, flag, why)
         known = flag_state(document, flag, where).split
         explore = 0.0 if known is None else known.percent["explore"]
-        return with_split(document, flag, split(100.0 - explore, explore=explore), why)
+        kept = with_split(document, flag, split(100.0 - explore, explore=explore), why)
+        return settled_rollback(document, kept, flag, where, lift=False)
 
     change_flag(config, change, replace_broken=keep is Keep.STATIC, json_output=json_output)
 

@@ -50,13 +50,17 @@ def set_share(
         float | None,
         typer.Option(help="Percent where the bandit is asked but does not serve. Default: as is."),
     ] = None,
+    after_rollback: Annotated[
+        bool, typer.Option("--after-rollback", help="Lift the rollback that is in force.")
+    ] = False,
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Set the bandit's share, and switch it on.
 
     The incumbent serves the rest. With more than before, units go from the incumbent to the bandit
-    and no other unit changes. Running routers follow within a second.
+    and no other unit changes. Running routers follow within a second. After a rollback this is
+    refused until it is lifted with --after-rollback, or its cool-down is over.
     """
     from bandit_router.rollout.flag_document import flag_state, with_split
     from bandit_router.rollout.split import split
@@ -71,7 +75,8 @@ def set_share(
             explore=shares.get("explore", 0.0) if explore is None else explore,
             shadow=shares.get("shadow", 0.0) if shadow is None else shadow,
         )
-        return with_split(document, flag, wanted)
+        changed = with_split(document, flag, wanted)
+        return settled_rollback(document, changed, flag, where, lift=after_rollback)
 
     change_flag(config, change, json_output=json_output)
 
@@ -91,6 +96,29 @@ def off(config: ConfigOption = None, json_output: JsonOption = False) -> None:
         replace_broken=True,
         json_output=json_output,
     )
+
+
+def settled_rollback(
+    before: dict[str, Any], after: dict[str, Any], flag: str, where: str, *, lift: bool
+) -> dict[str, Any]:
+    """``after``, unless a rollback in ``before`` forbids it; with ``lift`` it is lifted.
+
+    Raises:
+        InputError: a rollback is in force.
+    """
+    import time
+
+    from bandit_router.rollout.flag_document import flag_state
+    from bandit_router.rollout.rollback import lifted, rollback_of, serves_bandit
+
+    rollback = rollback_of(before, flag)
+    serves = serves_bandit(flag_state(after, flag, where))
+    if serves and not lift and rollback.holds(time.time()):
+        raise InputError(
+            f"{where}: {rollback.why or 'rolled back'}. The bandit stays off until a person says "
+            "`bandit-router rollout set N --after-rollback`"
+        )
+    return lifted(after, flag) if rollback.ids and (lift or serves) else after
 
 
 def change_flag(

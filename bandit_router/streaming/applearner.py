@@ -38,6 +38,7 @@ from bandit_router.store_ops import (
     refuse,
     resume,
 )
+from bandit_router.store_ops.guarding import Guard
 from bandit_router.streaming.keeping import file_name
 
 Step = Callable[[str], None]
@@ -55,8 +56,19 @@ IDLE_BATCHES = 200
 """After so many batches without a record of the app its positions are stored all the same."""
 
 
+HOLD_EVERY_S = 0.5
+"""While a rollback is in force the flag is looked at so often."""
+
+
 def nothing(_: str) -> None:
     """The step that does nothing: see ``step`` of :class:`AppLearner`."""
+
+
+GuardMaker = Callable[[StreamStore, str, Callable[[Change], object]], Guard | None]
+
+
+def no_guard(_: StreamStore, __: str, ___: Callable[[Change], object]) -> None:
+    """The guardrails of an app that has none: see ``guard`` of :class:`AppPlan`."""
 
 
 class Publisher(Protocol):
@@ -95,6 +107,7 @@ class AppPlan:
         key: signs snapshots; None leaves them unsigned.
         synchronous: when SQLite waits for the disk.
         make: from a recipe to an untrained policy.
+        guard: from the store, the app and where changes go to the rollout's guardrails, or None.
     """
 
     recipe: Recipe
@@ -107,6 +120,7 @@ class AppPlan:
     key: bytes | None = field(default=None, repr=False)
     synchronous: Literal["FULL", "NORMAL"] = "NORMAL"
     make: PolicyMaker = policy_of
+    guard: GuardMaker = no_guard
 
     @property
     def app(self) -> str:
@@ -144,6 +158,7 @@ class AppLearner:
         missed: records that Kafka had removed before they could be learned.
         catalog_settled: whether changes of the models have been sent out, where there were any.
         published_seq: ``learn_seq`` of the last published snapshot; -1 before the first.
+        guard: the guardrails of the rollout, or None.
         trouble: what last went wrong with publishing, "" when nothing.
     """
 
@@ -156,6 +171,8 @@ class AppLearner:
         self._step = step
         self._recipe = settled(store, plan.recipe, plan.key)
         self._resume()
+        self.guard = plan.guard(store, plan.app, self._tell)
+        self._looked_at = 0.0
         self._stored = store.positions()
         self.positions = BEGINNING | self._stored
         self._idle = 0
@@ -282,6 +299,8 @@ class AppLearner:
         self._step("commit")
         self.loop.sink.commit()
         self._uncommitted = False
+        if self.guard is not None:
+            self.guard.look(self.loop.offset)
 
     def send(self, sender: Sends) -> int:
         """Send what the store has for others, and forget what the brokers have; returns how many.
@@ -292,6 +311,7 @@ class AppLearner:
             TransportError: the brokers cannot be reached.
             StorageError: the store cannot be read or written to.
         """
+        self._hold_rollback()
         waiting = self.store.outgoing()
         if waiting:
             try:
@@ -407,6 +427,17 @@ class AppLearner:
             except StorageError as error:  # taken all the same; the commit tries again
                 if not error.retriable:
                     raise
+
+    def _hold_rollback(self) -> None:
+        """Keep a rolled back flag off, and try again what failed, also when no event comes."""
+        if self.guard is None or (self.guard.alarm is None and not self.guard.problem):
+            return
+        if time.monotonic() - self._looked_at >= HOLD_EVERY_S:
+            self._looked_at = time.monotonic()
+            self.guard.look(self.loop.offset)
+
+    def _tell(self, change: Change) -> None:
+        self.store.queue([Outgoing(CHANGES, self.app, encode(change))])
 
     def _send_alone(self, sender: Sends, record: Outgoing) -> None:
         try:

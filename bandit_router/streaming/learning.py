@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import msgspec
@@ -35,6 +36,7 @@ from bandit_router.errors import (
 )
 from bandit_router.live import configured_policy, recipe_of
 from bandit_router.snapshot import Snapshot, unpack
+from bandit_router.store_ops.guarding import open_guard
 from bandit_router.streaming.applearner import AppLearner, AppPlan, Step, nothing
 from bandit_router.streaming.partition import PartitionLearner
 from bandit_router.streaming.pausing import Pause
@@ -66,6 +68,7 @@ def plans_of(settings: Settings) -> list[AppPlan]:
             key=settings.snapshot_key,
             synchronous="FULL" if settings.store.synchronous == "full" else "NORMAL",
             make=configured_policy,
+            guard=partial(open_guard, settings),
         )
         for app in settings.apps
     ]
@@ -264,6 +267,7 @@ class Learning:
                     "positions": dict(app.positions),
                     "open_decisions": app.loop.joiner.open_decisions,
                     "trouble": app.trouble,
+                    "guardrails": None if app.guard is None else app.guard.status(),
                 }
         return {
             "learner": self.learner,

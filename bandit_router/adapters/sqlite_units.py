@@ -107,7 +107,9 @@ class UnitLog:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except sqlite3.ProgrammingError:
+            raise  # a fault in this code, not in the file
+        except sqlite3.DatabaseError as error:
             raise StorageError(f"{self._store.path}: could not read units: {error}") from error
 
 

@@ -29,7 +29,7 @@ from bandit_router.adapters.flag_file import edit, read_bytes
 from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.adapters.sqlite_guardrails import GuardLog
 from bandit_router.config import GuardrailsSection, Settings
-from bandit_router.errors import ConfigError, StorageError
+from bandit_router.errors import ConfigError, SnapshotError, StorageError
 from bandit_router.events import Change
 from bandit_router.ope.harm import HarmConfig, HarmMonitor
 from bandit_router.ope.sequences import SequenceConfig
@@ -102,6 +102,10 @@ class Guard:
         flags, flag: the flag file, and the flag's name.
         emit: takes the change that tells of a rollback; it must be durable when it returns.
 
+    Raises:
+        StorageError: the store cannot be read.
+        SnapshotError: what was kept in it is damaged.
+
     Attributes:
         alarm: the rollback in force, or None.
         problem: what could not be done and is tried again at the next look, "" for nothing.
@@ -125,7 +129,7 @@ class Guard:
         self._configs = rails_of(section)
         self.problem = ""
         kept = self._log.kept()
-        state = None if kept is None else msgspec.msgpack.decode(kept, type=_State)
+        state = None if kept is None else _decoded(kept, store.path)
         self._units = Units(self._log, self._log.has_unit, state.units if state else None)
         self._kept_at = self._units.offset
         self._since = state.since if state else 0
@@ -285,6 +289,17 @@ def open_guard(
     if rollout.flags is None or not rails_of(section):
         return None
     return Guard(store, section, app=app, flags=rollout.flags, flag=rollout.flag, emit=emit)
+
+
+def _decoded(kept: bytes, path: Path) -> _State:
+    """What was kept. A rollback must not be forgotten in silence, so damage is an error."""
+    try:
+        return msgspec.msgpack.decode(kept, type=_State)
+    except msgspec.DecodeError as error:
+        raise SnapshotError(
+            f"{path}: the state of the guardrails is damaged: {error}. Look whether the rollout "
+            "was rolled back, and empty the tables guardrails and exposed_units: the log is read anew"
+        ) from error
 
 
 def _rate() -> SequenceConfig:

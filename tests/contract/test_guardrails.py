@@ -26,7 +26,7 @@ from bandit_router.adapters.sqlite_stream import Arrival
 from bandit_router.cli.app import app as cli
 from bandit_router.cli.app import run
 from bandit_router.config import load_settings
-from bandit_router.errors import ConfigError
+from bandit_router.errors import ConfigError, SnapshotError
 from bandit_router.events import Change, decode, encode
 from bandit_router.live import Live
 from bandit_router.streaming.applearner import AppLearner
@@ -247,6 +247,15 @@ def test_what_is_kept_is_what_the_log_gives(config, monkeypatch):
         anew = router.status()["guardrails"]["rails"]
     assert stopped["quality"]["rows"] == 300
     assert msgspec.json.encode(stopped) == msgspec.json.encode(anew)
+
+
+def test_a_damaged_state_is_no_reason_to_forget_a_rollback(config):
+    rolled_back(config)
+    path = load_settings(config).store.path
+    with SqliteStore.open(path) as store, store.transaction("damage") as connection:
+        connection.execute("UPDATE guardrails SET value = x'c1'")
+    with pytest.raises(SnapshotError, match="the state of the guardrails is damaged"):
+        opened(config)
 
 
 def test_a_unit_that_comes_back_is_not_counted_again(config):

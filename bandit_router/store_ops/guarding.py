@@ -298,7 +298,7 @@ def _decoded(kept: bytes, path: Path) -> _State:
     except msgspec.DecodeError as error:
         raise SnapshotError(
             f"{path}: the state of the guardrails is damaged: {error}. Look whether the rollout "
-            "was rolled back, and empty the tables guardrails and exposed_units: the log is read anew"
+            "was rolled back, then empty the tables guardrails and exposed_units"
         ) from error
 
 

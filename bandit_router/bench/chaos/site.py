@@ -133,9 +133,11 @@ class Router:
 
     def wait_serving(self, events: int = 3, timeout_s: float = 30.0) -> None:
         """Wait until it has acknowledged so many events in this life."""
-        wait_until(
-            lambda: self.served() >= events, timeout_s, f"router {self.name} serves: {self.log()}"
-        )
+        try:
+            wait_until(lambda: self.served() >= events, timeout_s, f"router {self.name} serves")
+        except TimeoutError as error:
+            state = "it runs" if self.running else "it has ended"
+            raise TimeoutError(f"{error}; {state}; its log:\n{self.log()}") from None
 
     def relay_pid(self) -> int | None:
         """The process that sends what is in the outbox, or None while there is none."""

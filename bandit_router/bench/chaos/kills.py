@@ -23,6 +23,8 @@ from bandit_router.bench.chaos.verify import progress
 RATE = 100.0
 BACK_S = 30.0
 """How long a killed process may take until it works again, before the next kill comes anyway."""
+DRAINED_S, SETTLED_S = 90.0, 150.0
+"""How long the relay, and then the learner, may take once nobody is killed any more."""
 
 
 def killed(rig: Rig, *, victims: Sequence[str], kills: int, seed: int = 1) -> Finding:
@@ -50,8 +52,10 @@ def killed(rig: Rig, *, victims: Sequence[str], kills: int, seed: int = 1) -> Fi
         with ThreadPoolExecutor(len(victims)) as at_once:
             done = dict(zip(victims, at_once.map(kill_again_and_again, victims), strict=True))
         router.wait_serving()
+        with contextlib.suppress(TimeoutError):  # what stays in the outbox counts as lost
+            wait_drained(site, router, timeout_s=DRAINED_S)
         router.stop()
-        settled = settle(site)
+        settled = settle(site, timeout_s=SETTLED_S)
         each = ", ".join(f"{victim} {count}" for victim, count in done.items())
         return judge(
             site,

@@ -1,4 +1,4 @@
-"""`bandit-router bench speed|quality|streaming|chaos`: the figures that the README quotes."""
+"""`bandit-router bench speed|quality|calibration|streaming|chaos`: the tables of the README."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bandit_router.bench.grid import Grid
 
-app = command_group("Measure speed, quality and streaming: every figure the README quotes.")
+app = command_group("Measure speed, quality, streaming, faults and calibration: the tables of the README.")
 
 MarkdownOption = Annotated[
     bool, typer.Option("--markdown", help="Print the tables as Markdown, to paste elsewhere.")

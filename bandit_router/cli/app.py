@@ -39,7 +39,7 @@ _HELP_LINES = {
     "rollout": "Show or set the bandit's share of the traffic, or switch it off.",
     "experiment": "Look at the experiment that a rollout is, compare its variants, end it.",
     "events": "Make the topics, look at records, and send dead letters again.",
-    "bench": "Measure speed, quality, streaming, faults and calibration: the tables of the README.",
+    "bench": "Measure speed, quality, calibration, streaming and faults, as in the README.",
     "version": "Print the versions of bandit-router and of what decides.",
 }
 

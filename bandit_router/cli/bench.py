@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bandit_router.bench.grid import Grid
 
-app = command_group("Measure speed, quality, streaming, faults and calibration: the tables of the README.")
+app = command_group("Measure speed, quality, calibration, streaming and faults, as in the README.")
 
 MarkdownOption = Annotated[
     bool, typer.Option("--markdown", help="Print the tables as Markdown, to paste elsewhere.")

@@ -175,10 +175,14 @@ class Units:
 
 
 def known_shares(data: Mapping[str, Any]) -> dict[str, float] | None:
-    """The shares that a ``flag_changed`` says; None where it is off or they are not known."""
+    """The shares that a ``flag_changed`` says; None where it is off or they are not known.
+
+    Anybody who may write to the broker may have written it, so nothing of it is taken for granted.
+    """
     percent = data.get("percent")
-    if not (data.get("enabled") and isinstance(percent, dict)):
+    if not (data.get("enabled") and isinstance(percent, dict) and set(percent) <= set(VARIANTS)):
+        return None
+    if not all(isinstance(share, int | float) and 0 <= share <= 100 for share in percent.values()):
         return None
     total = sum(percent.values())
-    known = total > 0.0 and set(percent) <= set(VARIANTS)
-    return {variant: share / total for variant, share in percent.items()} if known else None
+    return {variant: share / total for variant, share in percent.items()} if total > 0 else None

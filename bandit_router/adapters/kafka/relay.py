@@ -36,7 +36,7 @@ from bandit_router.adapters.kafka.producing import (
     told,
 )
 from bandit_router.adapters.outbox import Outbox, Outgoing, Waiting
-from bandit_router.errors import BanditRouterError, StorageError
+from bandit_router.errors import BanditRouterError, StorageError, TransportError
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer
@@ -50,6 +50,9 @@ _STATUS_S = 0.25
 _OUTBOX_RETRY_S = 0.25
 _STOP_S = 3.0
 _JOIN_S = 0.02
+
+_SILENT = 1.5
+"""Delivery timeouts without word of a record, after which the producer itself has failed."""
 
 _TRIM_REST = 100.0
 """Times as long as removing some sent records takes, nothing is removed: a put meets it rarely."""
@@ -91,6 +94,7 @@ class _Sent:
     id: int
     size: int
     future: FutureRecordMetadata | None
+    since: float
 
 
 class Relay:
@@ -273,7 +277,7 @@ class Relay:
             first = in_flight[0]
             if first.future is not None:
                 if not first.future.is_done:
-                    break
+                    return self._given_up(first) or taken > 0
                 if first.future.exception is not None:
                     self._begin_anew(first.future.exception)
                     return True
@@ -287,8 +291,23 @@ class Relay:
             self._suspects.discard(first.id)
             if self._dead.pop(first.id, None):
                 self._counts["dead_lettered"] += 1
-        self._counts["acknowledged"] += taken
+            self._counts["acknowledged"] += 1
         return taken > 0
+
+    def _given_up(self, first: _Sent) -> bool:
+        """Begin anew when nothing at all is heard of the first record; whether that is so.
+
+        kafka-python fails a record after the delivery timeout, but not while it has no producer id:
+        then what it holds neither goes out nor fails, for as long as that lasts.
+        """
+        silent_s = time.monotonic() - first.since
+        if silent_s < _SILENT * self._limits.delivery_timeout_s:
+            return False
+        where = ", ".join(self._connection.bootstrap_servers)
+        self._begin_anew(
+            TransportError(f"Kafka at {where}: no word of a record in {silent_s:.0f} s")
+        )
+        return True
 
     def _keep_house(self, now: float) -> None:
         """Look at the backlog, and remove some of what was sent.
@@ -356,7 +375,7 @@ class Relay:
                 self._bury(item.id, error)
                 return self._sent(item)
             self._counts["sent"] += 1
-        self._in_flight.append(_Sent(item.id, item.size, future))
+        self._in_flight.append(_Sent(item.id, item.size, future, time.monotonic()))
         self._in_flight_bytes += item.size
         self._read_to = item.id
         return True

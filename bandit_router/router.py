@@ -19,7 +19,7 @@ from bandit_router.errors import DecisionError, EventError
 from bandit_router.events import MAX_ID_CHARS, PMF_TOLERANCE, clean_text
 from bandit_router.models import Catalog
 from bandit_router.policy.base import Policy, sample
-from bandit_router.rollout.variants import Assignment, shadow_rule, uniform
+from bandit_router.rollout.variants import Assignment, pin_rule, shadow_rule, uniform
 from bandit_router.types import Context, Decision, Evaluation, Features
 
 MAX_LOGGED_PROMPT_CHARS = 32_768
@@ -149,7 +149,7 @@ class Router:
         given = () if assignment is None else assignment.rules
         if forced is not None:
             self.state.catalog[forced]
-            return self._forced(request, forced, (*given, f"pin:{forced}"))
+            return self._forced(request, forced, (*given, pin_rule(forced)))
         eligible, rules = self._eligible(context)
         rules = (*given, *rules)
         if assignment is None or assignment.variant in {"bandit", "explore"}:

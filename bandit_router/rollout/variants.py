@@ -2,7 +2,8 @@
 
 A decision is the record of its exposure: it carries the unit and the variant that it was served in,
 and there is no second event that could say otherwise. The first exposure of a unit is its first
-decision in that variant.
+decision in that variant. A request whose model the caller pins exposes nobody: its variant had no
+part in what was served.
 
 - ``static``: the incumbent serves. Nothing is drawn: slice ``forced``, propensity 1.
 - ``shadow``: the incumbent serves, and the bandit is asked too. What served has propensity 1, slice
@@ -16,6 +17,7 @@ decision in that variant.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import msgspec
@@ -28,7 +30,7 @@ Variant = Literal["bandit", "shadow", "static", "explore"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 """In the order of their buckets: the bandit grows upwards, out of what the incumbent serves."""
 
-_SHADOW = "shadow:"
+_SHADOW, _PIN = "shadow:", "pin:"
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,16 @@ def uniform(evaluation: Evaluation) -> Evaluation:
     """``evaluation`` with the pmf of the holdout: 1/K each, which is epsilon = 1."""
     k = len(evaluation.pmf)
     return msgspec.structs.replace(evaluation, pmf=np.full(k, 1.0 / k), epsilon=1.0)
+
+
+def pin_rule(model: str) -> str:
+    """The rule of a decision whose model was pinned."""
+    return _PIN + model
+
+
+def is_pinned(rules: Iterable[str]) -> bool:
+    """Whether the caller pinned the model, by the rules of a decision."""
+    return any(rule.startswith(_PIN) for rule in rules)
 
 
 def shadow_rule(model: str) -> str:

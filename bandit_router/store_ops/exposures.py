@@ -11,7 +11,7 @@ from bandit_router.adapters.sqlite import SqliteStore
 from bandit_router.assigning import FLAG_ERROR, FLAG_OFF
 from bandit_router.events import Change
 from bandit_router.ope.sample_ratio import SampleRatio
-from bandit_router.rollout.variants import VARIANTS
+from bandit_router.rollout.variants import VARIANTS, is_pinned
 from bandit_router.store_ops.units import known_shares
 from bandit_router.types import Decision
 
@@ -44,7 +44,7 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
         decisions: made in each variant.
         moved: units that were in a second variant later.
         split: the test of how units were split at their first exposure.
-        not_tested: units whose shares at that time are not known.
+        not_tested: units whose shares at that time, or whose variant, are not known.
     """
 
     units: dict[str, int]
@@ -57,9 +57,10 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
 def exposures(store: SqliteStore) -> Iterator[tuple[Decision, Exposure | None]]:
     """Every decision of a rollout in log order, with the exposure where it is a first one.
 
-    Decisions from before the first ``flag_changed`` are of no rollout and left out. Where several
-    routers write one log, one may have seen a change of the flag a moment before the log had it:
-    for at most the time of one look at the flag file, shares may be those of a moment later.
+    Decisions from before the first ``flag_changed`` are of no rollout and left out, and so are
+    those whose model was pinned. Where several routers write one log, one may have seen a change of
+    the flag a moment before the log had it: for at most the time of one look at the flag file,
+    shares may be those of a moment later.
     """
     seen: dict[str, set[str]] = {}
     begun, shares, after = False, None, 0
@@ -68,7 +69,7 @@ def exposures(store: SqliteStore) -> Iterator[tuple[Decision, Exposure | None]]:
             after = offset
             if isinstance(event, Change) and event.kind == "flag_changed":
                 begun, shares = True, known_shares(event.data)
-            elif isinstance(event, Decision) and begun:
+            elif isinstance(event, Decision) and begun and not is_pinned(event.rules):
                 known = seen.setdefault(event.unit_id, set())
                 if event.variant in known:
                     yield event, None
@@ -101,7 +102,7 @@ def exposed(store: SqliteStore) -> Exposed:
         units[exposure.variant] += 1
         if not exposure.first:
             moved.add(exposure.unit_id)
-        elif exposure.shares is None:
+        elif exposure.shares is None or exposure.variant not in VARIANTS:
             not_tested += 1
         else:
             split.update(exposure.variant, exposure.shares)

@@ -1,9 +1,10 @@
 """The rows of an experiment: one a unit, in the order of first exposure, when it is final.
 
-A unit's row is what became of its first decision under the flag. It is final when that decision's
-attribution window has closed. Rows are given up to the first decision that is still open, however
-many behind it are closed: an order by when feedback arrives would depend on what was served, and
-the bounds would not hold (:mod:`bandit_router.ope.sequences`).
+A unit's row is what became of its first decision under the flag; those whose model the caller
+pinned do not count. It is final when that decision's attribution window has closed. Rows are given
+up to the first decision that is still open, however many behind it are closed: an order by when
+feedback arrives would depend on what was served, and the bounds would not hold
+(:mod:`bandit_router.ope.sequences`).
 
 The first decision alone counts towards a comparison: whether a unit comes back may depend on what
 it was served. Rates and costs of the bandit alone are no comparison, so its later decisions have
@@ -20,7 +21,7 @@ import msgspec
 
 from bandit_router.adapters.sqlite_units import Changed, Closed, Decided, Happened, Read, UnitLog
 from bandit_router.assigning import FLAG_ERROR, FLAG_OFF
-from bandit_router.rollout.variants import VARIANTS
+from bandit_router.rollout.variants import VARIANTS, is_pinned
 
 _BATCH = 512
 _ERRORS_KEPT = 10_000
@@ -127,7 +128,7 @@ class Units:
         elif isinstance(event, Happened):
             if event.kind == "error":
                 self._error(event.event_id)
-        elif event is not None and self._state.begun:
+        elif event is not None and self._state.begun and not is_pinned(event.rules):
             self._decided(offset, event)
 
     def _decided(self, offset: int, event: Decided) -> None:

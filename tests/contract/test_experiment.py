@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.experiments import (
     answered,
@@ -22,6 +23,7 @@ from bandit_router.cli import app as cli
 from bandit_router.events import Change
 from bandit_router.ope.sequences import Bounds
 from bandit_router.rollout.verdict import verdict
+from bandit_router.store_ops.exposures import exposed
 
 
 @pytest.fixture
@@ -117,6 +119,30 @@ def test_a_unit_counts_once_with_its_first_decision(config):
             router.record([answered(decision), judged(decision, float(number < 20))])
     score = report(config)["measures"]["score"]
     assert (score["units"], score["bandit"], score["static"]) == (20, 1.0, 1.0)
+
+
+def test_a_pinned_request_is_no_exposure_and_its_unit_counts_with_the_next_one(config):
+    with opened(config) as router:
+        for number in range(40):
+            pinned = router.decide(query(1000 + number, f"user-{number}"), forced="old")
+            router.record([answered(pinned, 0.009), judged(pinned, 0.0)])
+        traffic(router, range(40), good({"new": 1.0, "old": 1.0}))
+    found = report(config)
+    assert sum(found["units"].values()) == 40
+    assert (found["measures"]["score"]["bandit"], found["measures"]["score"]["static"]) == (
+        1.0,
+        1.0,
+    )
+    assert found["capped_costs"] == 0
+
+
+def test_a_decision_of_an_unknown_variant_does_not_stop_the_report(config):
+    with opened(config) as router:
+        known = traffic(router, range(20), good({"new": 1.0, "old": 1.0}))[-1]
+        odd = msgspec.structs.replace(known, event_id="odd", unit_id="odd", variant="other")
+        router.store.append([odd])
+        found = exposed(router.store)
+    assert (found.split.units, found.not_tested) == (20, 1)
 
 
 def test_units_of_an_undivided_flag_are_in_no_comparison(tmp_path):

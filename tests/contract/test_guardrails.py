@@ -55,6 +55,11 @@ def rollbacks(router: Live) -> list[Change]:
     return [e for e in events if isinstance(e, Change) and e.kind == "rollback"]
 
 
+def drawn(router: Live) -> list[Decision]:
+    events = [event for _, event in router.store.read(0, 1_000_000)]
+    return [e for e in events if isinstance(e, Decision) and e.slice != "forced"]
+
+
 def shown(config: Path) -> dict:
     return call(config, "rollout", "show")
 
@@ -194,6 +199,19 @@ def test_each_rail_gives_way_to_its_own_harm_of_the_bandit_alone(tmp_path, rails
         (change,) = rollbacks(router)
     assert change.data["rail"] == rail
     assert shown(config)["enabled"] is False
+
+
+def test_what_callers_pin_is_no_harm_of_the_bandit(tmp_path):
+    config = config_with(tmp_path, "[guardrails]\ncost_cap_usd = 0.002\n")
+    with opened(config) as router:
+        for number in range(60):
+            pinned = router.decide(query(number), forced="old")
+            router.record([answered(pinned, 0.02), judged(pinned, 1.0)])
+        traffic(router, range(60, 120), EQUAL)
+        router.commit()
+        served = sum(d.variant == "bandit" for d in drawn(router))
+        assert router.status()["guardrails"]["rails"]["cost"]["rows"] == served > 0
+        assert rollbacks(router) == []
 
 
 def test_a_flag_file_that_is_broken_is_put_aside(config):

@@ -26,6 +26,8 @@ ENABLED, DISABLED = "ENABLED", "DISABLED"
 WHY = "why"
 """The note that says why the flag was changed last."""
 
+MAX_WHY_CHARS = 500
+
 
 class FlagState(msgspec.Struct, frozen=True, kw_only=True):
     """What a flag says.
@@ -95,7 +97,7 @@ def flag_state(document: dict[str, Any], flag: str, where: str) -> FlagState:
         split=alone if targeting is None else split_of(targeting),
         default=default,
         version=_version(definition, document.get("$evaluators")),
-        why=str(metadata_of(document, flag).get(WHY, "")),
+        why=why_of(document, flag),
     )
 
 
@@ -158,6 +160,12 @@ def metadata_of(document: dict[str, Any], flag: str) -> dict[str, Any]:
     """What is noted with the flag."""
     metadata = _definition(document, flag).get("metadata")
     return metadata if isinstance(metadata, dict) else {}
+
+
+def why_of(document: dict[str, Any], flag: str) -> str:
+    """Why the flag was changed last, fit to be logged and shown: printable, of bounded length."""
+    why = str(metadata_of(document, flag).get(WHY, ""))[:MAX_WHY_CHARS]
+    return "".join(letter if letter.isprintable() else " " for letter in why)
 
 
 def with_metadata(document: dict[str, Any], flag: str, **notes: str | float) -> dict[str, Any]:

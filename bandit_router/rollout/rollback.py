@@ -15,6 +15,7 @@ from bandit_router.rollout.flag_document import (
     FlagState,
     metadata_of,
     switched_off,
+    why_of,
     with_metadata,
 )
 
@@ -52,7 +53,7 @@ def rollback_of(document: dict[str, Any], flag: str) -> Rollback:
         ids=_ids(notes.get(_IN_FORCE)),
         lifted=_ids(notes.get(_LIFTED)),
         until=float(until) if isinstance(until, int | float) else FOREVER,
-        why=str(notes.get("why", "")),
+        why=why_of(document, flag),
     )
 
 

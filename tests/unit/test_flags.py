@@ -15,8 +15,14 @@ from bandit_router.adapters.flag_file import edit, read_state
 from bandit_router.adapters.flags import FileProvider, Flags, make_provider
 from bandit_router.assigning import FLAG_ERROR, FLAG_OFF, Assigner
 from bandit_router.errors import ConfigError, StorageError
-from bandit_router.rollout.flag_document import MAX_BYTES, switched_off, with_split
+from bandit_router.rollout.flag_document import (
+    MAX_BYTES,
+    MAX_WHY_CHARS,
+    switched_off,
+    with_split,
+)
 from bandit_router.rollout.incumbent import Incumbent, IncumbentRule
+from bandit_router.rollout.rollback import rollback_of
 from bandit_router.rollout.split import split
 from bandit_router.types import Context
 
@@ -130,6 +136,16 @@ def test_a_change_is_noted_once_with_what_moved(file):
     assert change["previous"] == start["version"]
     assert change["moved"] == {"static>bandit": pytest.approx(10.0)}
     assert change["percent"]["bandit"] == 60.0
+
+
+def test_the_reason_in_a_file_is_made_fit_for_log_and_screen(file):
+    file.write_text(document(metadata={"why": "\x1b[31mred\nalert \ud800\u202e" + "!" * 10_000}))
+    for why in (
+        FileProvider(file, FLAG).changes()[0]["why"],
+        rollback_of(json.loads(file.read_bytes()), FLAG).why,
+    ):
+        assert why.startswith(" [31mred alert   !!!")
+        assert (why.isprintable(), len(why)) == (True, MAX_WHY_CHARS)
 
 
 def test_content_of_the_same_size_within_the_same_instant_is_seen(file):

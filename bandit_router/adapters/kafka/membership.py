@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, Self
 
-from bandit_router.adapters.kafka.client import DECISIONS, Connection, translated
+from bandit_router.adapters.kafka.client import DECISIONS, Connection, explained, translated
 from bandit_router.adapters.kafka.opening import open_client
 from bandit_router.errors import BanditRouterError
 
@@ -127,6 +127,8 @@ class Membership:
                     self._take_part()
             except BanditRouterError as error:
                 self.trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - without this thread nothing is ours again
+                self.trouble = f"could not take part in the group of learners: {explained(error)}"
             self.owned = {}
             self._ending.wait(_PAUSE_S)
 

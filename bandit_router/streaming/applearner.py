@@ -35,7 +35,6 @@ from bandit_router.store_ops import (
     catalog_changes,
     fresh_loop,
     policy_of,
-    refuse,
     resume,
 )
 from bandit_router.store_ops.guarding import Guard
@@ -176,7 +175,7 @@ class AppLearner:
         self._stored = store.positions()
         self.positions = BEGINNING | self._stored
         self._idle = 0
-        self._uncommitted = False
+        self._uncommitted = self._spoiled = False
         self.catalog_settled = False
         self.published_seq = -1
         self._published_at = time.monotonic()
@@ -297,6 +296,9 @@ class AppLearner:
     def commit(self) -> None:
         """Store what was learned. Raises StorageError; call it again then."""
         self._step("commit")
+        if self._spoiled:
+            self._resume()
+            self._spoiled = False
         self.loop.sink.commit()
         self._uncommitted = False
         if self.guard is not None:
@@ -412,9 +414,10 @@ class AppLearner:
         self._uncommitted = True
         try:
             self._feed(offsets, arrivals)
-        except PolicyError as error:
-            refuse(self.store, error)
-            self._resume()  # from the last snapshot: what the policy was left in is of no use
+        except PolicyError:
+            # What the policy was left in is of no use. The log has the row: reading it again from
+            # the last snapshot meets it again and refuses it, now or when the store can be used.
+            self._spoiled = True
         self.positions = {**after}
         self.commit()
 

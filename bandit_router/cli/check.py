@@ -204,8 +204,10 @@ PROBES: tuple[Probe, ...] = (
 def _draw(console: Console, findings: list[Finding]) -> None:
     from rich.markup import escape
 
+    from bandit_router.cli.event_lines import printable
+
     for check, status, detail, mend in findings:
         label = f"[{STYLES[status]}]{status:<6}[/]"
-        console.print(f"{label} {check:<13} {escape(detail)}", soft_wrap=True)
+        console.print(f"{label} {check:<13} {escape(printable(detail))}", soft_wrap=True)
         if mend:
             console.print(f"{'':<20} mend: {escape(mend)}", soft_wrap=True)

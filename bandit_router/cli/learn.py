@@ -61,6 +61,8 @@ def _print_json(status: Mapping[str, Any]) -> None:
 
 
 def _print_line(status: Mapping[str, Any]) -> None:
+    from bandit_router.cli.event_lines import printable
+
     apps = ", ".join(
         f"{name} row {app['learn_seq']} (published {max(app['published_seq'], 0)})"
         for name, app in sorted(status["apps"].items())
@@ -72,4 +74,4 @@ def _print_line(status: Mapping[str, Any]) -> None:
     if status["missed"]:
         parts.append(f"{status['missed']} records were gone before they were learned")
     parts += [f"{name}: {app['trouble']}" for name, app in status["apps"].items() if app["trouble"]]
-    typer.echo("; ".join(parts), err=True)
+    typer.echo(printable("; ".join(parts)), err=True)  # names of apps and reasons are of anybody

@@ -52,7 +52,10 @@ def stderr_console() -> Console:
 
 
 def report_error(error: Exception, *, as_json: bool) -> None:
-    """Print one message on stderr and, when asked, the error as JSON on stdout."""
+    """Print one message on stderr and, when asked, the error as JSON on stdout.
+
+    What a broker or an event said may stand in it: on stderr it is shown by :func:`printable`.
+    """
     if as_json:
         fields = {
             "type": type(error).__name__,
@@ -60,4 +63,7 @@ def report_error(error: Exception, *, as_json: bool) -> None:
             "retriable": bool(getattr(error, "retriable", False)),
         }
         typer.echo(json.dumps({"error": fields}, indent=2))
-    sys.stderr.write(f"bandit-router: error: {error}\n".encode(errors="backslashreplace").decode())
+    from bandit_router.cli.event_lines import printable
+
+    message = "\n".join(map(printable, str(error).split("\n")))
+    sys.stderr.write(f"bandit-router: error: {message}\n")

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from bandit_router.cli.app import run
+from bandit_router.cli.learn import _print_line
 from bandit_router.cli.output import emit
 from bandit_router.errors import (
     BanditRouterError,
@@ -51,6 +52,21 @@ def test_exit_code(error: BaseException, code: int):
 def test_an_error_is_one_message_on_stderr(capsys: pytest.CaptureFixture[str]):
     run(["replay"], fail_with(INPUT))
     assert capsys.readouterr() == ("", f"bandit-router: error: {MESSAGE}\n")
+
+
+def test_what_a_terminal_could_obey_is_shown_as_an_escape(capsys: pytest.CaptureFixture[str]):
+    run(["learn"], fail_with(StorageError("the broker says \x1b[2J\rfine\nsecond line \ud800")))
+    said = r"the broker says \x1b[2J\rfine" "\n" r"second line \ud800" "\n"
+    assert capsys.readouterr().err == f"bandit-router: error: {said}"
+
+
+def test_the_line_of_a_learner_is_one_line_whatever_an_app_is_called(
+    capsys: pytest.CaptureFixture[str],
+):
+    nothing = {"apps": {}, "waiting": 0, "fenced": {}, "problems": {}, "missed": 0}
+    _print_line({**nothing, "failed": {"shop\n\x1b[2J": "no store"}})
+    said = r"no app is ours; 0 records wait; given up shop\n\x1b[2J: no store"
+    assert capsys.readouterr().err == f"{said}\n"
 
 
 def test_with_json_the_error_is_an_object_on_stdout(capsys: pytest.CaptureFixture[str]):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -160,7 +161,8 @@ class Follower:
                 except TransportError as error:
                     self._wait_after(str(error))
                 except Exception as error:  # noqa: BLE001 - updates must not end in silence
-                    self._reader.close()
+                    with suppress(Exception):  # a client that is broken may not close either
+                        self._reader.close()
                     self._wait_after(f"{type(error).__name__}: {error}")
         finally:
             self._reader.close()

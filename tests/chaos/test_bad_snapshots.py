@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
@@ -408,6 +409,19 @@ def test_it_outlives_a_broker_that_is_gone_and_any_other_error(reader, follower,
     reader.give(ValueError("a fault in the client"), announced(better))
     swapped(follower, better)
     assert reader.closed == 1  # the client that failed was given up
+    assert follower.status()["connected"]
+
+
+def test_it_outlives_a_client_that_fails_at_its_closing_too(
+    monkeypatch, reader, follower, good, better
+):
+    reader.give(announced(good))
+    swapped(follower, good)
+    with monkeypatch.context() as broken:
+        broken.setattr(reader, "close", Mock(side_effect=RuntimeError("it does not close either")))
+        reader.give(ValueError("a fault in the client"), announced(better))
+        swapped(follower, better)
+        reader.close.assert_called_once_with()
     assert follower.status()["connected"]
 
 

@@ -38,6 +38,7 @@ from bandit_router.store_ops.ope_targets import (
     EACH_FIXED,
     HULL,
     Named,
+    is_store,
     prices_usd,
     resolve,
     restored,
@@ -180,7 +181,8 @@ def evaluate(request: Request, run: Mapper = in_this_process) -> Report:
     """
     named = resolve(request.policies, request.log, request.key)
     divided = named.learners or named.learned_until or request.parts > 1
-    last = last_position(request.log) if divided else None  # it costs a pass over a file
+    # It costs a pass over a file. A store may grow while it is evaluated, so its end is fixed.
+    last = last_position(request.log) if divided or is_store(request.log) else None
     train_until = int(last * request.train_share) if named.learners and last else 0
     after = max(train_until, named.learned_until)
     asks = bool(named.learners or named.snapshots)

@@ -20,8 +20,8 @@ from bandit_router.demo.world import make_world
 from bandit_router.errors import InputError, LogFormatError, SnapshotError
 from bandit_router.loop import MemorySink
 from bandit_router.snapshot import state_of, write_file
-from bandit_router.store_ops import fresh_loop
-from bandit_router.store_ops.evaluating import Request, evaluate
+from bandit_router.store_ops import evaluating, fresh_loop
+from bandit_router.store_ops.evaluating import Request, evaluate, in_this_process
 from bandit_router.store_ops.ope_targets import DEFAULT_TARGETS
 
 MODELS = ("a", "b", "c")
@@ -84,6 +84,22 @@ def test_an_export_gives_the_report_of_its_store_in_every_bit(store, tmp_path, s
 
 def test_the_parts_of_a_log_give_the_report_of_the_whole_in_every_bit(store):
     assert figures(report_of(store, parts=5)) == figures(report_of(store))
+
+
+def test_a_store_that_grows_meanwhile_is_evaluated_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluating, "CACHED_ROWS", 0)
+    path = tmp_path / "log.db"
+    with SqliteStore.open(path) as opened:
+        session = Session(opened, recipe("uniform"))
+        session.run(130)
+        expected = report_of(path)
+
+        def grown_after_each_pass(work, shared, jobs):
+            results = in_this_process(work, shared, jobs)
+            session.run(260)
+            return results
+
+        assert evaluate(Request(log=path), grown_after_each_pass) == expected
 
 
 def test_two_processes_give_the_report_of_one_and_the_log_is_as_it_was(store, capsys):

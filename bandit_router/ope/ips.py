@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from bandit_router.ope.estimate import Estimate, require_rows, standard_error
-from bandit_router.ope.moments import Moments
-from bandit_router.ope.terms import Terms
+from bandit_router.ope.weighted import Weighted
 
 
-class Ips:
+class Ips(Weighted):
     """mean of w r (Horvitz & Thompson 1952).
 
     Unbiased when the logged propensities are those that drew the actions and every action that the
@@ -20,23 +17,6 @@ class Ips:
     """
 
     name = "ips"
-
-    def __init__(self) -> None:
-        self.moments = Moments()
-
-    def add(self, batch: Terms) -> None:
-        """Take rows."""
-        self.moments.add(batch.weight, batch.outcome, batch.weight_range, batch.outcome_range)
-
-    def __add__(self, other: Ips) -> Self:
-        result = type(self)()
-        result.moments = self.moments + other.moments
-        return result
-
-    @property
-    def outcome_range(self) -> tuple[float, float]:
-        """Between which values an outcome can lie."""
-        return self.moments.outcome_range
 
     def estimate(self) -> Estimate:
         """The mean of the weighted outcomes."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 from bandit_router.errors import InputError
 from bandit_router.ope.estimate import Estimate, require_rows
-from bandit_router.ope.moments import Moments
-from bandit_router.ope.terms import Terms
+from bandit_router.ope.weighted import Weighted
 
 
-class Snips:
+class Snips(Weighted):
     """sum of w r / sum of w (Swaminathan & Joachims 2015).
 
     Stays inside the outcomes' range and does not move when a constant is added to them. Biased by
@@ -21,23 +19,6 @@ class Snips:
     """
 
     name = "snips"
-
-    def __init__(self) -> None:
-        self.moments = Moments()
-
-    def add(self, batch: Terms) -> None:
-        """Take rows."""
-        self.moments.add(batch.weight, batch.outcome, batch.weight_range, batch.outcome_range)
-
-    def __add__(self, other: Snips) -> Self:
-        result = type(self)()
-        result.moments = self.moments + other.moments
-        return result
-
-    @property
-    def outcome_range(self) -> tuple[float, float]:
-        """Between which values an outcome can lie."""
-        return self.moments.outcome_range
 
     def estimate(self) -> Estimate:
         """The weighted mean of the outcomes."""

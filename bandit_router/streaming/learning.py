@@ -327,6 +327,9 @@ class Learning:
         for number in list(self._partitions):
             if owned.get(number) != self._tokens[number]:
                 self._close(number)
+        for what in [w for w in self._pauses if isinstance(w, tuple) and w[0] == "open"]:
+            if what[1] not in owned:
+                del self._pauses[what]  # it is for others to open it now
         for number, token in owned.items():
             if number in self._partitions or number not in self._plans:
                 continue
@@ -418,7 +421,7 @@ class Learning:
         partition = self._partitions[number]
         busy = partition.step()
         if not partition.caught_up:
-            return True
+            return busy  # where records are still to come, the next fetch waits for them
         for app in partition.apps.values():
             if not app.catalog_settled:
                 app.settle_catalog()
